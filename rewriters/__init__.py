@@ -1,0 +1,1 @@
+"""Graph surgery on ONNX models: a model and instructions in, a model out. Knows nothing else."""

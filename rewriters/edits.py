@@ -1,0 +1,95 @@
+"""The instructions that a rewriter understands.
+
+An edit names nodes and tensors of one ONNX model and says what becomes of them. Edits are plain
+values: they know nothing of search spaces, torch or runtimes. All edits of one call refer to the
+model *before* any of them, except `SetInitializer`, which is applied last and gives final values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """Let every consumer of tensor `exit` (graph outputs too) read tensor `entry`; what is then unused goes."""
+
+    entry: str
+    exit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """Keep `indices` (int64, in this order, so that a permutation is a `Keep` too) of `axis` of an initializer."""
+
+    tensor: str
+    axis: int
+    indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SetAttribute:
+    """Set attribute `name` of the node called `node`."""
+
+    node: str
+    name: str
+    value: AttributeValue
+
+
+@dataclass(frozen=True, eq=False)
+class ReplaceConstant:
+    """Give input number `input` of `node` a constant of its own; other users of the old one keep it."""
+
+    node: str
+    input: int
+    value: NDArray[np.generic]
+
+
+@dataclass(frozen=True, eq=False)
+class CropKernel:
+    """Centre-crop the kernel of convolution `node` to `size`, reducing the padding so that shapes stay.
+
+    `matrix`, if given, is the learned transformation (Once-for-All, Cai et al. 2020, section 3): a
+    (k x k) matrix, k = prod(size), that multiplies the flattened cropped kernel: w' = w @ matrix.
+    """
+
+    node: str
+    size: tuple[int, ...]
+    matrix: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class InsertBatchNorm:
+    """Insert a BatchNormalization behind convolution `node`; arrays have one value per output channel."""
+
+    node: str
+    scale: NDArray[np.floating]
+    bias: NDArray[np.floating]
+    mean: NDArray[np.floating]
+    var: NDArray[np.floating]
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """Fold BatchNormalization `node` into the convolution, transposed convolution or Gemm before it."""
+
+    node: str
+
+
+@dataclass(frozen=True, eq=False)
+class SetInitializer:
+    """Replace the value of initializer `tensor`; `value` has the shape the tensor has after all other edits."""
+
+    tensor: str
+    value: NDArray[np.generic]
+
+
+Edit = (
+    Bypass | Keep | SetAttribute | ReplaceConstant | CropKernel | InsertBatchNorm | FoldBatchNorm | SetInitializer
+)
