@@ -17,7 +17,7 @@ AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Bypass:
-    """Let every consumer of tensor `exit` (graph outputs too) read tensor `entry`; what is then unused goes."""
+    """Let every consumer of tensor `exit` (graph outputs too) read tensor `entry`; what nobody uses goes."""
 
     entry: str
     exit: str
@@ -25,7 +25,7 @@ class Bypass:
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """Keep `indices` (int64, in this order, so that a permutation is a `Keep` too) of `axis` of an initializer."""
+    """Keep `indices` (in this order: a permutation is a `Keep` too) of `axis` of an initializer."""
 
     tensor: str
     axis: int
@@ -84,12 +84,19 @@ class FoldBatchNorm:
 
 @dataclass(frozen=True, eq=False)
 class SetInitializer:
-    """Replace the value of initializer `tensor`; `value` has the shape the tensor has after all other edits."""
+    """Replace the value of initializer `tensor`; `value` has its shape after all other edits."""
 
     tensor: str
     value: NDArray[np.generic]
 
 
 Edit = (
-    Bypass | Keep | SetAttribute | ReplaceConstant | CropKernel | InsertBatchNorm | FoldBatchNorm | SetInitializer
+    Bypass
+    | Keep
+    | SetAttribute
+    | ReplaceConstant
+    | CropKernel
+    | InsertBatchNorm
+    | FoldBatchNorm
+    | SetInitializer
 )
