@@ -1,0 +1,214 @@
+"""Training batches in torch: whole batches at a time, from samples kept as they are stored.
+
+An epoch's order, crops and flips are drawn at once from a generator seeded by (seed, epoch), so an epoch
+can start at any batch and gives what it would have given there. The order of work per batch: pick, to
+float, normalise, zero-pad, gather the cut (and mirrored) pixels. Pixels are gathered with their channels
+together, which is what makes channels_last the cheaper of the two memory formats to produce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxnas.data.types import IGNORE, DataSet, Split, crop_padding
+
+TorchBatch = tuple[dict[str, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """Of one epoch, by position in it: sample, crop offsets (0 .. 2 pad), mirrored or not."""
+
+    order: Tensor
+    down: Tensor
+    right: Tensor
+    flip: Tensor
+
+
+class TorchBatches:
+    """The samples of one split on one device.
+
+    uint8 samples stay uint8 (no copy on the CPU) and are normalised batch by batch. Batches hold float32
+    images in the model's layout; with `channels_last`, NCHW images come in that memory format.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        dataset: DataSet,
+        *,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        self.n = split.n
+        self.dataset = dataset
+        self.device = torch.device(device)
+        self.channels_last = channels_last
+        self._x = {name: _tensor(array).to(self.device) for name, array in split.x.items()}
+        self._y = None if split.y is None else _tensor(split.y).to(self.device)
+        self._affine = _affine(dataset, self.device)
+        self._images = [name for name, x in self._x.items() if name in dataset.images and x.ndim == 4]
+        self._dtypes = {name: _torch_dtype(dtype) for name, dtype in dataset.dtypes.items()}
+
+    def count(self, batch_size: int, *, drop_last: bool = True, limit: int | None = None) -> int:
+        """Number of batches of an epoch."""
+        n = self.n if limit is None else min(limit, self.n)
+        return n // batch_size if drop_last else -(-n // batch_size)
+
+    def epoch(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        shuffle: bool = True,
+        augment: bool = True,
+        drop_last: bool = True,
+        limit: int | None = None,
+    ) -> Iterator[TorchBatch]:
+        """Yields ({input: [b, ...]}, y [b, ...] or None) from batch number `start` on.
+
+        The same arguments give the same batches. `limit` takes that many samples (random ones when
+        shuffled). Class labels come as int64.
+
+        Raises:
+            ValueError: batch_size below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
+        draws = self._draw(seed, epoch, shuffle)
+        n = self.n if limit is None else min(limit, self.n)
+        for k in range(start, self.count(batch_size, drop_last=drop_last, limit=limit)):
+            span = slice(k * batch_size, min((k + 1) * batch_size, n))
+            yield self._batch(draws, span, augment and bool(self.dataset.augment))
+
+    def _draw(self, seed: int, epoch: int, shuffle: bool) -> _Draws:
+        generator = torch.Generator().manual_seed(_mix(seed, epoch))
+        order = torch.randperm(self.n, generator=generator) if shuffle else torch.arange(self.n)
+        pad = self._padding()
+        shifts = torch.randint(0, 2 * pad + 1, (2, self.n), generator=generator)
+        flip = torch.rand(self.n, generator=generator) < 0.5
+        if "crop" not in self.dataset.augment:
+            shifts = torch.full_like(shifts, pad)
+        if "flip" not in self.dataset.augment:
+            flip = torch.zeros_like(flip)
+        return _Draws(*(t.to(self.device) for t in (order, shifts[0], shifts[1], flip)))
+
+    def _padding(self) -> int:
+        if not self._images:
+            return 0
+        shape = self._x[self._images[0]].shape[1:]
+        return crop_padding(*(shape[:2] if self.dataset.normalise.layout == "nhwc" else shape[1:]))
+
+    def _batch(self, draws: _Draws, span: slice, augment: bool) -> TorchBatch:
+        chosen = draws.order[span]
+        where = (draws.down[span], draws.right[span], draws.flip[span], self._padding())
+        x: dict[str, Tensor] = {}
+        for name, store in self._x.items():
+            raw = store.index_select(0, chosen)
+            if name not in self._images:
+                x[name] = self._flat(name, raw)
+                continue
+            rule = self.dataset.normalise
+            pixels = self._normalised(raw)
+            pixels = pixels if rule.layout == "nhwc" else pixels.permute(0, 2, 3, 1)
+            pixels = crop_flip(pixels, *where) if augment else pixels
+            x[name] = self._laid_out(pixels).to(self._dtypes[name])
+        if self._y is None:
+            return x, None
+        y = self._y.index_select(0, chosen)
+        if augment and y.ndim >= 3:
+            y = _crop_target(y, *where)
+        return x, y if y.dtype.is_floating_point else y.long()
+
+    def _flat(self, name: str, raw: Tensor) -> Tensor:
+        return (self._normalised(raw) if name in self.dataset.images else raw).to(self._dtypes[name])
+
+    def _normalised(self, raw: Tensor) -> Tensor:
+        x = raw.to(torch.float32)
+        if self._affine is None:
+            return x
+        a, b = self._affine
+        if a.numel() > 1 and self.dataset.normalise.layout != "nhwc":
+            a, b = (v.view(-1, *(1,) * (x.ndim - 2)) for v in (a, b))
+        if a.numel() > 1 and self.dataset.normalise.layout == "nhwc":
+            # a row of pixels as one vector: three values at a time are too short for the processor
+            width = x.shape[2]
+            rows = x.view(x.shape[0], x.shape[1], -1)
+            return torch.addcmul(b.repeat(width), rows, a.repeat(width)).view(x.shape)
+        return torch.addcmul(b, x, a)
+
+    def _laid_out(self, pixels: Tensor) -> Tensor:
+        """Pixels [b, h, w, c] in the model's layout."""
+        if self.dataset.normalise.model_layout == "nhwc":
+            return pixels.contiguous()
+        x = pixels.permute(0, 3, 1, 2)
+        return x.contiguous(
+            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
+        )
+
+
+def crop_flip(pixels: Tensor, down: Tensor, right: Tensor, flip: Tensor, pad: int, fill: float = 0) -> Tensor:
+    """Each image of [b, h, w, c] padded by `pad` with `fill`, cut at (down, right), mirrored where `flip`.
+
+    `down`, `right` (0 .. 2 * pad) and `flip` (bool) are [b]. The result is contiguous.
+    """
+    b, h, w, c = pixels.shape
+    wide = w + 2 * pad
+    padded = pixels.new_full((b, h + 2 * pad, wide, c), fill)
+    padded[:, pad : pad + h, pad : pad + w] = pixels
+    across = torch.arange(w, device=pixels.device)
+    columns = right[:, None] + torch.where(flip[:, None], across.flip(0), across)
+    first = torch.arange(b, device=pixels.device) * (h + 2 * pad) + down
+    rows = first[:, None] + torch.arange(h, device=pixels.device)
+    index = rows[:, :, None] * wide + columns[:, None, :]
+    return padded.view(-1, c).index_select(0, index.view(-1)).view(b, h, w, c)
+
+
+def _crop_target(y: Tensor, down: Tensor, right: Tensor, flip: Tensor, pad: int) -> Tensor:
+    """The same cut for targets [b, h, w] (padded with the ignored label) or [b, c, h, w] (with zeros)."""
+    fill = 0 if y.dtype.is_floating_point else IGNORE
+    y = y if y.dtype.is_floating_point else y.long()
+    pixels = y[..., None] if y.ndim == 3 else y.permute(0, 2, 3, 1)
+    done = crop_flip(pixels, down, right, flip, pad, fill)
+    return done[..., 0] if y.ndim == 3 else done.permute(0, 3, 1, 2).contiguous()
+
+
+def _affine(dataset: DataSet, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if dataset.normalise.identity:
+        return None
+    a, b = dataset.normalise.affine()
+    return torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+
+
+def _tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
+    array = np.ascontiguousarray(array)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    if not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _torch_dtype(dtype: np.dtype[np.generic]) -> torch.dtype:
+    known: Mapping[str, torch.dtype] = {
+        "float64": torch.float64,
+        "int64": torch.int64,
+        "int32": torch.int32,
+        "int16": torch.int16,
+        "int8": torch.int8,
+        "uint8": torch.uint8,
+        "bool": torch.bool,
+    }
+    return known.get(np.dtype(dtype).name, torch.float32)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One generator seed of two numbers; neighbours give unrelated streams."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
