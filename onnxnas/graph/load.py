@@ -1,0 +1,204 @@
+"""`load`: from a file or a protobuf to a `Graph`, refusing in one line whatever cannot be trusted.
+
+1. read and parse (`source`), judge in pure Python (`validate`), fetch external data (`external`);
+2. native checker and shape inference in a child process on the structure without its weights (`child`);
+3. canonical form (`canonical`), shapes with all unknown dimensions bound (`binding`);
+4. plain values (`convert`, `model`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import GraphProto, ModelProto
+
+from onnxnas.errors import ModelError
+from onnxnas.graph import binding, canonical, convert, external, source, tensors, validate
+from onnxnas.graph.child import Child, strip
+from onnxnas.graph.limits import Limits
+from onnxnas.graph.model import Graph, dtype_name
+from onnxnas.types import Node, Shape, TensorInfo
+
+_DAMAGE = (DecodeError, EncodeError, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+
+
+def load(
+    model: str | Path | ModelProto,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    limits: Limits | None = None,
+) -> Graph:
+    """Load a model: a path (str or Path) or a protobuf, which is copied.
+
+    `shapes` gives input shapes by name where the file leaves dimensions open. Raises ModelError, one
+    line, for whatever is wrong with the model; the file is only read.
+    """
+    where = "model" if isinstance(model, ModelProto) else str(model)
+    try:
+        with Child(limits or Limits()) as child:
+            return _load(model, shapes, limits or Limits(), child)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    except _DAMAGE as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{where}: the model is damaged ({text[:300]})") from error
+    except MemoryError:
+        raise ModelError(f"{where}: not enough memory to load the model") from None
+
+
+def _load(
+    model: str | Path | ModelProto, given: Mapping[str, Sequence[int]] | None, limits: Limits, child: Child
+) -> Graph:
+    path: Path | None = None
+    if isinstance(model, ModelProto):
+        proto = ModelProto()
+        proto.CopyFrom(model)
+        digest = _digest(proto)
+    else:
+        path = Path(model)
+        proto, digest, _ = source.read(path, limits)
+    notes = validate.check(proto, limits)
+    if any(external.is_external(tensor) for tensor in proto.graph.initializer):
+        if path is None:
+            raise ModelError("external data in a protobuf has no directory; load the weights, or give the file's path")
+        digest = external.read(proto, path.parent, digest, limits)
+    stripped = strip(proto)
+    child.check(stripped)
+    if proto.functions:
+        _inline(proto, child.inline(stripped))
+        notes += validate.check(proto, limits)
+    _weights(proto.graph)
+    scopes = convert.scopes(proto.graph)
+    description = _describe(proto, path)
+    proto, more = canonical.canonicalise(proto)
+    description["notes"] = (*notes, *more)
+    stripped = strip(proto)
+    symbolic = child.infer(stripped)
+    bound = binding.bind(proto.graph, given)
+    inferred = child.infer(binding.concrete(stripped, bound))
+    return Graph(
+        nodes=_nodes(proto, scopes),
+        tensors=_tensors(proto.graph, symbolic, inferred, bound),
+        initializers=tensors.Initializers(proto.graph.initializer),
+        inputs=tuple(bound),
+        outputs=tuple(value.name for value in proto.graph.output),
+        opset=_opsets(proto)[""],
+        digest=digest,
+        source=description,
+        model=proto,
+    )
+
+
+def _digest(proto: ModelProto) -> str:
+    try:
+        return hashlib.sha256(proto.SerializeToString()).hexdigest()
+    except (EncodeError, ValueError):
+        raise ModelError("a protobuf of more than 2 GB; save it with external data and give the path") from None
+
+
+def _inline(proto: ModelProto, inlined: ModelProto) -> None:
+    """Take over nodes and imports of the inlined, weightless copy; weights stay where they are."""
+    del proto.graph.node[:]
+    proto.graph.node.extend(inlined.graph.node)
+    del proto.functions[:]
+    del proto.opset_import[:]
+    proto.opset_import.extend(inlined.opset_import)
+
+
+def _opsets(proto: ModelProto) -> dict[str, int]:
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
+
+
+_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_QUANTISED = frozenset(
+    "QLinearConv QLinearMatMul ConvInteger MatMulInteger DequantizeLinear QGemm DynamicQuantizeMatMul".split()
+)
+
+
+def _weights(graph: GraphProto) -> None:
+    """Raises ModelError for a quantised model in which no convolution or product has a float weight."""
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type in tensors.FLOATS}
+    quantised = ""
+    for node in graph.node:
+        if node.op_type in _PRODUCTS and not floats.isdisjoint(node.input[:2]):
+            return
+        if node.op_type in ("Constant", "Identity", "Cast", "Transpose") and node.output:
+            tensor = next((a.t for a in node.attribute if a.name == "value"), None)
+            if (tensor is not None and tensor.data_type in tensors.FLOATS) or not floats.isdisjoint(node.input):
+                floats.add(node.output[0])
+        if node.op_type in _QUANTISED:
+            quantised = quantised or validate.describe(node)
+    if quantised:
+        raise ModelError(
+            f"no float weights to work on: the model is quantised already ({quantised}); give the float model"
+        )
+
+
+def _describe(proto: ModelProto, path: Path | None) -> dict[str, Any]:
+    producer = " ".join(text for text in (proto.producer_name, proto.producer_version) if text)
+    return {
+        "path": None if path is None else str(path),
+        "producer": producer,
+        "ir_version": proto.ir_version,
+        "inputs": tuple(_value(value) for value in binding.real_inputs(proto.graph)),
+        "outputs": tuple(_value(value) for value in proto.graph.output),
+    }
+
+
+def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    shape = binding.declared(value)
+    dtype = dtype_name(tensors.numpy_dtype(value.type.tensor_type.elem_type))
+    return {"name": value.name, "shape": None if shape is None else list(shape), "dtype": dtype}
+
+
+def _nodes(proto: ModelProto, scopes: Mapping[str, str]) -> tuple[Node, ...]:
+    opsets = _opsets(proto)
+    nodes = []
+    for node in proto.graph.node:
+        scope = next((scopes[name] for name in node.output if name in scopes), "")
+        nodes.append(convert.node(node, node.name, opsets, scope))
+    return tuple(nodes)
+
+
+def _tensors(
+    graph: GraphProto, symbolic: GraphProto, inferred: GraphProto, bound: Mapping[str, Shape | None]
+) -> dict[str, TensorInfo]:
+    """Every value of the graph with its type, its symbolic and its concrete shape."""
+    names = [name for name in bound]
+    names += [name for node in graph.node for name in node.output if name]
+    types: dict[str, int] = {}
+    said: dict[str, binding.Declared | None] = {}
+    for value in _values(symbolic):
+        types[value.name] = value.type.tensor_type.elem_type
+        said[value.name] = binding.declared(value)
+    sizes: dict[str, Shape | None] = {}
+    for value in _values(inferred):
+        types[value.name] = value.type.tensor_type.elem_type or types.get(value.name, 0)
+        dims = _exact(value)
+        sizes[value.name] = dims
+    found = {}
+    for name in names:
+        shape = bound[name] if name in bound else sizes.get(name)
+        found[name] = TensorInfo(name, tensors.numpy_dtype(types.get(name, 0)), shape, said.get(name))
+    for tensor in graph.initializer:
+        dims = tuple(tensor.dims)
+        found[tensor.name] = TensorInfo(tensor.name, tensors.numpy_dtype(tensor.data_type), dims, dims)
+    return found
+
+
+def _values(graph: GraphProto) -> Iterable[onnx.ValueInfoProto]:
+    return (*graph.input, *graph.value_info, *graph.output)
+
+
+def _exact(value: onnx.ValueInfoProto) -> Shape | None:
+    """The dimensions when all are known (a size of 0 is possible here), else None."""
+    kind = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
+        return None
+    dims = tuple(dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1 for dim in kind.shape.dim)
+    return None if any(dim < 0 for dim in dims) else dims
