@@ -18,6 +18,7 @@ LAYER = {
     "rewriters": 0,
     "onnxnas.errors": 0,
     "onnxnas.types": 0,
+    "onnxnas.plugins": 1,
     "onnxnas.graph": 1,
     "onnxnas.ops": 2,
     "onnxnas.analysis": 3,
@@ -25,7 +26,7 @@ LAYER = {
     "onnxnas.data": 5,
     "onnxnas.supernet": 5,
     "onnxnas.measure": 5,
-    "onnxnas.export": 5,
+    "onnxnas.exporting": 6,
     "onnxnas.train": 6,
     "onnxnas.search": 7,
     "onnxnas.handoff": 7,
@@ -39,14 +40,14 @@ LAYER = {
 # A library, and where it may be imported; conformance kits compare with whatever they need.
 KITS = ("onnxnas.testing",)
 OWNERS = {
-    "torch": ("onnxnas.supernet", "onnxnas.train", "onnxnas.data.torch_batches", "onnxnas.export"),
+    "torch": ("onnxnas.supernet", "onnxnas.train", "onnxnas.data.torch_batches", "onnxnas.exporting"),
     "onnxruntime": ("onnxnas.measure", "onnxnas.handoff.runner"),  # the runner is copied out as run.py
     "openvino": ("onnxnas.measure", "onnxnas.handoff.runner"),
     "pymoo": ("onnxnas.search",),
     "optuna": ("onnxnas.search",),
-    "onnx": ("rewriters", "onnxnas.graph", "onnxnas.export"),
+    "onnx": ("rewriters", "onnxnas.graph", "onnxnas.exporting"),
     "onnx_graphsurgeon": ("rewriters", "onnxnas.graph"),
-    "onnxscript": ("onnxnas.export",),
+    "onnxscript": ("onnxnas.exporting",),
     "plotly": ("onnxnas.handoff",),
     "typer": ("onnxnas.cli",),
 }
