@@ -60,7 +60,9 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
         _judge(name, shape, inputs)
         for size, dim in zip(shape, inputs[name] or (), strict=False):
             if isinstance(dim, str) and symbols.setdefault(dim, size) != size:
-                raise ModelError(f"shape {list(shape)} of input {name!r}: {dim!r} would be {size} and {symbols[dim]}")
+                raise ModelError(
+                    f"shape {list(shape)} of input {name!r}: {dim!r} would be {size} and {symbols[dim]}"
+                )
     weights = _features(graph)
     bound: dict[str, Shape | None] = dict(given)
     for name, dims in inputs.items():  # dimensions in first place name the batch
@@ -111,10 +113,13 @@ def _judge(name: str, shape: Shape, inputs: Mapping[str, Declared | None]) -> No
     if any(size < 1 for size in shape):
         raise ModelError(f"shape {list(shape)} of input {name!r} has a dimension below 1")
     if dims is not None and (
-        len(dims) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(dims, shape, strict=True))
+        len(dims) != len(shape)
+        or any(isinstance(d, int) and d != s for d, s in zip(dims, shape, strict=True))
     ):
         text = ", ".join("?" if d is None else str(d) for d in dims)
-        raise ModelError(f"shape {list(shape)} does not fit input {name!r}, which the file declares as [{text}]")
+        raise ModelError(
+            f"shape {list(shape)} does not fit input {name!r}, which the file declares as [{text}]"
+        )
 
 
 def _known(symbol: str) -> bool:

@@ -132,7 +132,9 @@ def _serialize(model: ModelProto) -> bytes:
     except Exception as error:
         if type(error).__name__ not in ("EncodeError", "ValueError"):
             raise
-        raise ModelError("the model is too large for its structure to be checked (2 GB without weights)") from None
+        raise ModelError(
+            "the model is too large for its structure to be checked (2 GB without weights)"
+        ) from None
 
 
 def strip(model: ModelProto) -> ModelProto:

@@ -77,7 +77,9 @@ def _entry(tensor: TensorProto, limits: Limits) -> tuple[str, int, int]:
     for key, default in (("offset", 0), ("length", expected)):
         text = entries.get(key, str(default))
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise ModelError(f"tensor {tensor.name!r}: external data {key} is {text[:40]!r}, not a size in bytes")
+            raise ModelError(
+                f"tensor {tensor.name!r}: external data {key} is {text[:40]!r}, not a size in bytes"
+            )
         numbers[key] = int(text)
     if numbers["length"] != expected:
         raise ModelError(

@@ -24,7 +24,16 @@ from onnxnas.graph.limits import Limits
 from onnxnas.graph.model import Graph, dtype_name
 from onnxnas.types import Node, Shape, TensorInfo
 
-_DAMAGE = (DecodeError, EncodeError, ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+_DAMAGE = (
+    DecodeError,
+    EncodeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def load(
@@ -65,7 +74,9 @@ def _load(
     notes = validate.check(proto, limits)
     if any(external.is_external(tensor) for tensor in proto.graph.initializer):
         if path is None:
-            raise ModelError("external data in a protobuf has no directory; load the weights, or give the file's path")
+            raise ModelError(
+                "external data in a protobuf has no directory; load the weights, or give the file's path"
+            )
         digest = external.read(proto, path.parent, digest, limits)
     stripped = strip(proto)
     child.check(stripped)
@@ -98,7 +109,9 @@ def _digest(proto: ModelProto) -> str:
     try:
         return hashlib.sha256(proto.SerializeToString()).hexdigest()
     except (EncodeError, ValueError):
-        raise ModelError("a protobuf of more than 2 GB; save it with external data and give the path") from None
+        raise ModelError(
+            "a protobuf of more than 2 GB; save it with external data and give the path"
+        ) from None
 
 
 def _inline(proto: ModelProto, inlined: ModelProto) -> None:
@@ -129,7 +142,9 @@ def _weights(graph: GraphProto) -> None:
             return
         if node.op_type in ("Constant", "Identity", "Cast", "Transpose") and node.output:
             tensor = next((a.t for a in node.attribute if a.name == "value"), None)
-            if (tensor is not None and tensor.data_type in tensors.FLOATS) or not floats.isdisjoint(node.input):
+            if (tensor is not None and tensor.data_type in tensors.FLOATS) or not floats.isdisjoint(
+                node.input
+            ):
                 floats.add(node.output[0])
         if node.op_type in _QUANTISED:
             quantised = quantised or validate.describe(node)

@@ -97,7 +97,9 @@ def _atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Temporary file beside `path`, fsync, rename, fsync of the directory."""
     temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent
+        )
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()

@@ -61,7 +61,9 @@ def check(model: ModelProto, limits: Limits) -> list[str]:
         raise ModelError("the graph has no outputs")
     for value in graph.input:
         if value.type.WhichOneof("value") not in ("tensor_type", None):
-            raise ModelError(f"input {value.name!r} is a {value.type.WhichOneof('value')}; only tensors are supported")
+            raise ModelError(
+                f"input {value.name!r} is a {value.type.WhichOneof('value')}; only tensors are supported"
+            )
     notes: list[str] = []
     _graph(graph, frozenset(), limits, notes)
     return notes
@@ -75,7 +77,9 @@ def _versions(model: ModelProto, limits: Limits) -> None:
         )
     standard = [o.version for o in model.opset_import if o.domain in _STANDARD]
     if not standard:
-        raise ModelError("the model does not say which opset it uses (no opset_import for the standard domain)")
+        raise ModelError(
+            "the model does not say which opset it uses (no opset_import for the standard domain)"
+        )
     if len(standard) > 1 and len(set(standard)) > 1:
         raise ModelError(f"the model uses several versions of the standard opset: {standard}")
     if not limits.oldest_opset <= standard[0] <= limits.newest_opset:
