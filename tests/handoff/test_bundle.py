@@ -18,7 +18,6 @@ import pytest
 from onnxnas.errors import RunError
 from onnxnas.handoff import bundle
 from onnxnas.types import Subnet
-
 from tests.handoff.synthetic import SHA, member, result, space, subnet, tiny_model, tiny_reference
 
 X = np.arange(-6, 6, dtype=np.float32).reshape(4, 3) / 3

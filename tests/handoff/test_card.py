@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from onnxnas.handoff.card import CardInfo, render
 from onnxnas.types import Subnet
-
 from tests.handoff.synthetic import SHA, member, result, space, subnet
 
 RUNTIME = {"runtime": "onnxruntime", "version": "1.31.1", "threads": 1, "batch": 1}
