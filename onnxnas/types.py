@@ -75,15 +75,16 @@ class WidthGroup:
     """Interchangeable units that can go, most important first to stay (elastic width).
 
     A unit is everything that must go together: one channel of a residual stream, one attention head.
-    `units` maps (tensor, axis) to an int array over the positions of that axis: the number of the unit
-    (0 .. size-1) at the position, or -1 where the position belongs to no unit of this group.
-    `ordered` is True when the units' order matters to the function, so that they cannot be permuted.
+    `units` holds the unit numbers (int64, into the labelling of the whole graph, `Analysis.labels`) in
+    the order in which they stand in the first tensor that carries them. Units of one group touch the
+    same tensors, so that exchanging two of them leaves the network's function as it is, unless
+    `ordered` is True: then an operator looks at neighbours along the axis and the order matters.
     """
 
     id: str
     size: int
     choices: tuple[int, ...]
-    units: Mapping[tuple[str, int], NDArray[np.int64]]
+    units: NDArray[np.int64]
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     ordered: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
+AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class SetAttribute:
-    """Set attribute `name` of the node called `node`."""
+    """Set attribute `name` of the node called `node`; the value None removes it."""
 
     node: str
     name: str
@@ -43,7 +43,10 @@ class SetAttribute:
 
 @dataclass(frozen=True, eq=False)
 class ReplaceConstant:
-    """Give input number `input` of `node` a constant of its own; other users of the old one keep it."""
+    """Give input number `input` of `node` a constant of its own; other users of the old one keep it.
+
+    An absent optional input is added.
+    """
 
     node: str
     input: int

@@ -1,0 +1,22 @@
+"""One table of operators: how channels flow, what must be edited, what it costs, how torch does it."""
+
+from onnxnas.ops.registry import register, resolve
+from onnxnas.ops.spec import OpSpec
+
+# Importing a family registers its operators.
+from onnxnas.ops import (  # isort: skip
+    concat_split as concat_split,
+    conv as conv,
+    elementwise as elementwise,
+    gather_slice_pad as gather_slice_pad,
+    indexing as indexing,
+    linear as linear,
+    normalization as normalization,
+    pooling as pooling,
+    recurrent as recurrent,
+    reduction as reduction,
+    reshape_transpose as reshape_transpose,
+    resize as resize,
+)
+
+__all__ = ["OpSpec", "register", "resolve"]

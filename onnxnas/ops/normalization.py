@@ -1,0 +1,194 @@
+"""Normalisations. Statistics over channels are taken over the channels that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxnas.ops.channels import Factor, at
+from onnxnas.ops.merge import broadcast
+from onnxnas.ops.registry import register
+from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, TorchFunction
+from onnxnas.types import Node
+from rewriters.edits import Edit, SetAttribute
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Constants = Mapping[int, NDArray[Any]]
+
+
+def _channel_flow(flow: Flow, node: Node) -> None:
+    """Axis 1 has one scale, bias (mean, variance) each (BatchNormalization, InstanceNormalization)."""
+    x = node.inputs[0]
+    layout = _one_axis(flow, node, x, 1)
+    factor = at(layout, 1)
+    if factor is not None:
+        for parameter in node.inputs[1:]:
+            if flow.is_constant(parameter):
+                flow.bind(parameter, 0, factor.ids, node)
+            elif parameter:
+                flow.freeze(x, node, f"'{parameter}' is not a constant")
+    flow.set(node.outputs[0], layout)
+
+
+def _one_axis(flow: Flow, node: Node, x: str, axis: int) -> tuple[Factor, ...]:
+    """The layout of `x` with the factor that covers `axis` joined to depend on it alone."""
+    return tuple(
+        flow.labels.collapse(f, axis, node.name) if axis in f.axes and len(f.axes) > 1 else f for f in flow.layout(x)
+    )
+
+
+def _group_norm_flow(flow: Flow, node: Node) -> None:
+    """Whole groups go, where there are several channels in each and more than one group."""
+    x, scale, bias = node.inputs[:3]
+    shape = flow.shape(x)
+    factor = at(flow.layout(x), 1)
+    if shape is None or factor is None:
+        flow.set(node.outputs[0], flow.layout(x))
+        return
+    layout = _one_axis(flow, node, x, 1)
+    factor = at(layout, 1)
+    assert factor is not None
+    groups = int(node.attributes["num_groups"])
+    if groups > 1:
+        unit = factor.ids.reshape(groups, -1)
+        flow.labels.join(unit, unit[:, :1], node.name)
+    for parameter in (scale, bias):
+        size = (flow.shape(parameter) or (0,))[0]
+        ids = factor.ids if size == shape[1] else factor.ids.reshape(groups, -1)[:, 0]
+        if groups > 1 or size == shape[1]:
+            flow.bind(parameter, 0, ids, node)
+    flow.set(node.outputs[0], layout)
+
+
+def _group_norm_edits(node: Node, kept: Kept) -> list[Edit]:
+    mask, shape = kept.mask(node.inputs[0], 1), kept.shape(node.inputs[0])
+    groups = int(node.attributes["num_groups"])
+    if mask is None or shape is None or groups == 1:
+        return []
+    return [SetAttribute(node.name, "num_groups", int(mask.sum()) * groups // shape[1])]
+
+
+def _trailing_flow(flow: Flow, node: Node) -> None:
+    """Statistics over the axes from `axis` on; scale and bias cover these (LayerNormalization, RMSNormalization)."""
+    x = node.inputs[0]
+    shape = flow.shape(x)
+    if shape is None:
+        flow.freeze_all(node, "its shape is unknown")
+        return
+    first = int(node.attributes.get("axis", -1)) % len(shape)
+    mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a >= first]
+    flow.layouts[x] = flow.static(flow.layout(x), mixed, node, "normalised over")
+    layout = broadcast(flow, node, [n for n in node.inputs if n], shape)
+    flow.set(node.outputs[0], layout)
+    for extra in node.outputs[1:]:
+        flow.set(extra, [f for f in layout if all(a < first for a in f.axes)])
+
+
+def _softmax_flow(flow: Flow, node: Node) -> None:
+    x = node.inputs[0]
+    shape = flow.shape(x)
+    if shape is None:
+        flow.freeze_all(node, "its shape is unknown")
+        return
+    first = int(node.attributes.get("axis", 1 if node.version < 13 else -1)) % len(shape)
+    over = range(first, len(shape)) if node.version < 13 else (first,)
+    mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a in over]
+    flow.set(node.outputs[0], flow.static(flow.layout(x), mixed, node, "normalised over"))
+
+
+def _batch_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    epsilon, name = float(node.attributes.get("epsilon", 1e-5)), node.name
+
+    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+        return mode.batch_norm(name, *inputs, epsilon)  # type: ignore[arg-type]
+
+    return normalise
+
+
+def _instance_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    from torch.nn import functional as F
+
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    return lambda inputs: F.instance_norm(inputs[0], weight=inputs[1], bias=inputs[2], eps=epsilon)  # type: ignore[arg-type]
+
+
+def _group_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    from torch.nn import functional as F
+
+    groups, epsilon = int(node.attributes["num_groups"]), float(node.attributes.get("epsilon", 1e-5))
+
+    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+        x, scale, bias = inputs[:3]
+        assert x is not None and scale is not None and bias is not None
+        if scale.shape[0] != x.shape[1]:  # opset 18: one value for each group
+            scale, bias = (p.repeat_interleave(x.shape[1] // groups) for p in (scale, bias))
+        return F.group_norm(x, groups, scale, bias, epsilon)
+
+    return normalise
+
+
+def _layer_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    from torch.nn import functional as F
+
+    axis, epsilon = int(node.attributes.get("axis", -1)), float(node.attributes.get("epsilon", 1e-5))
+    extra = len(node.outputs) > 1
+
+    def normalise(inputs: Sequence[Tensor | None]) -> Tensor | tuple[Tensor, ...]:
+        x, scale = inputs[0], inputs[1]
+        assert x is not None and scale is not None
+        bias = inputs[2] if len(inputs) > 2 else None
+        shape = x.shape[axis % x.ndim :]
+        y = F.layer_norm(x, shape, scale.expand(shape), None if bias is None else bias.expand(shape), epsilon)
+        if not extra:
+            return y
+        over = tuple(range(axis % x.ndim, x.ndim))
+        mean = x.mean(over, keepdim=True)
+        return y, mean, ((x - mean).square().mean(over, keepdim=True) + epsilon).rsqrt()
+
+    return normalise
+
+
+def _rms_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    axis, epsilon = int(node.attributes.get("axis", -1)), float(node.attributes.get("epsilon", 1e-5))
+
+    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+        x, scale = inputs[0], inputs[1]
+        assert x is not None and scale is not None
+        over = tuple(range(axis % x.ndim, x.ndim))
+        return x * (x.square().mean(over, keepdim=True) + epsilon).rsqrt() * scale
+
+    return normalise
+
+
+def _softmax_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    from torch.nn import functional as F
+
+    function = F.log_softmax if node.op_type == "LogSoftmax" else F.softmax
+    old = node.version < 13
+    axis = int(node.attributes.get("axis", 1 if old else -1))
+
+    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+        x = inputs[0]
+        assert x is not None
+        if not old:
+            return function(x, axis)
+        rows = int(np.prod(x.shape[: axis % x.ndim]))
+        return function(x.reshape(rows, -1), 1).reshape(x.shape)
+
+    return normalise
+
+
+register(
+    OpSpec("BatchNormalization", _channel_flow, _batch_norm_torch),
+    OpSpec("InstanceNormalization", _channel_flow, _instance_norm_torch),
+    OpSpec("GroupNormalization", _group_norm_flow, _group_norm_torch, _group_norm_edits),
+    OpSpec("LayerNormalization", _trailing_flow, _layer_norm_torch),
+    OpSpec("RMSNormalization", _trailing_flow, _rms_norm_torch),
+    OpSpec("Softmax", _softmax_flow, _softmax_torch),
+    OpSpec("LogSoftmax", _softmax_flow, _softmax_torch),
+)
