@@ -127,10 +127,13 @@ def _cast(node: Node) -> Callable[[Tensor], Tensor]:
 
 def _binary(name: str, make: Callable[[Node], Callable[..., Any]]) -> OpSpec:
     def torch_function(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+        import torch
+
         function = make(node)
+        fixed = {i: torch.as_tensor(v) for i, v in constants.items()}
 
         def call(inputs: Sequence[Tensor | None]) -> Any:
-            return function(*inputs)
+            return function(*(fixed[i] if x is None else x for i, x in enumerate(inputs)))
 
         return call
 
