@@ -28,4 +28,6 @@ def analyse(graph: Graph, *, smallest_kernel: int = 3) -> Analysis:
     blocks, block_refusals = find_blocks(graph)
     groups, labels, width_refusals = find_groups(graph)
     kernels, kernel_refusals = find_kernels(graph, smallest=smallest_kernel)
-    return Analysis(graph, blocks, groups, kernels, (*block_refusals, *width_refusals, *kernel_refusals), labels)
+    return Analysis(
+        graph, blocks, groups, kernels, (*block_refusals, *width_refusals, *kernel_refusals), labels
+    )

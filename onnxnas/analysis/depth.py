@@ -221,7 +221,11 @@ def _kind(graph: Graph, nodes: tuple[str, ...]) -> BlockKind:
 
 def _name(graph: Graph, nodes: tuple[str, ...]) -> str:
     """The module path that the block's weighted nodes have in common."""
-    paths = [graph.node(n).scope.split(".") for n in nodes if graph.node(n).scope and graph.node(n).op_type in WEIGHTED]
+    paths = [
+        graph.node(n).scope.split(".")
+        for n in nodes
+        if graph.node(n).scope and graph.node(n).op_type in WEIGHTED
+    ]
     common: list[str] = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:

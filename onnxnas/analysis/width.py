@@ -210,8 +210,12 @@ def _ends(
 
 
 def width_choices(size: int) -> tuple[int, ...]:
-    """Widths offered for a group of `size` units: eighths of it down to a quarter, largest first."""
-    widths = {max(1, round(size * k / LEVELS)) for k in range(LEVELS, LEVELS // 4 - 1, -1)}
+    """Widths offered for a group of `size` units: eighths of it down to a quarter, largest first.
+
+    Large groups are offered multiples of 2, 4 or 8: kernels work on blocks of channels.
+    """
+    step = next((s for s, least in ((8, 64), (4, 32), (2, 16)) if size >= least and size % s == 0), 1)
+    widths = {max(step, round(size * k / LEVELS / step) * step) for k in range(LEVELS, LEVELS // 4 - 1, -1)}
     return tuple(sorted(widths, reverse=True))
 
 
@@ -224,5 +228,3 @@ def _reasons(flow: Flow, component: Ids) -> tuple[Frozen, ...]:
         Frozen(node, f"width of {len(units)} channel{'s' if len(units) > 1 else ''}", reason)
         for (node, reason), units in pinned.items()
     )
-
-

@@ -30,11 +30,14 @@ def _concat_flow(flow: Flow, node: Node) -> None:
     axis = int(node.attributes["axis"]) % rank
     layouts = [flow.data(x, node) for x in node.inputs]
     parts = [_alone(flow, node, layout, axis) for layout in layouts]
-    result = _others(flow, node, [tuple(f for f in lay if f is not at(lay, axis)) for lay in parts], rank, axis)
+    result = _others(
+        flow, node, [tuple(f for f in lay if f is not at(lay, axis)) for lay in parts], rank, axis
+    )
     along = [at(layout, axis) for layout in parts]
     if any(f is not None for f in along):
         pieces = [
-            np.full(shape[axis], FIXED, np.int64) if f is None else f.ids for f, shape in zip(along, known, strict=True)
+            np.full(shape[axis], FIXED, np.int64) if f is None else f.ids
+            for f, shape in zip(along, known, strict=True)
         ]
         result = (*result, Factor((axis,), np.concatenate(pieces)))
     flow.set(node.outputs[0], result)
@@ -57,7 +60,9 @@ def _others(flow: Flow, node: Node, layouts: Sequence[Layout], rank: int, axis: 
         if any(f is None for f in factors):
             for f in factors:
                 if f is not None:
-                    flow.labels.static(f, [other], node.name, "joined to a tensor whose channels cannot change")
+                    flow.labels.static(
+                        f, [other], node.name, "joined to a tensor whose channels cannot change"
+                    )
             continue
         present = [f for f in factors if f is not None]
         first = present[0]
@@ -92,7 +97,9 @@ def _split_flow(flow: Flow, node: Node) -> None:
         return
     axis = int(node.attributes.get("axis", 0)) % len(shape)
     start = 0
-    for output, size in zip(node.outputs, split_sizes(node, {} if values is None else {1: values}, shape[axis]), strict=True):
+    for output, size in zip(
+        node.outputs, split_sizes(node, {} if values is None else {1: values}, shape[axis]), strict=True
+    ):
         flow.set(output, [_cut(f, axis, start, start + size) for f in flow.data(node.inputs[0], node)])
         start += size
 

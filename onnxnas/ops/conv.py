@@ -88,7 +88,9 @@ def _spatial(flow: Flow, node: Node, x: Shape, y: Shape) -> tuple[Factor, ...]:
             flow.labels.keep_order(factor.ids)
             passed.append(factor)
         else:
-            flow.labels.static(factor, [a for a in factor.axes if a != 1], node.name, "a convolution runs along it")
+            flow.labels.static(
+                factor, [a for a in factor.axes if a != 1], node.name, "a convolution runs along it"
+            )
     return tuple(passed)
 
 
@@ -153,7 +155,11 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
         function = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
         return function(x, w, bias, stride, padding, dilation, groups)
 
-    fixed = resolved_pads(node, (), node.attributes.get("kernel_shape", ())) if static and "pads" in node.attributes else None
+    fixed = (
+        resolved_pads(node, (), node.attributes.get("kernel_shape", ()))
+        if static and "pads" in node.attributes
+        else None
+    )
 
     def transposed(inputs: Sequence[Tensor | None]) -> Tensor:
         x, w = inputs[0], inputs[1]

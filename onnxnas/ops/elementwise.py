@@ -61,7 +61,9 @@ def _activation(name: str, function: Callable[..., Any], **settings: tuple[str, 
     """A unary operator with attributes: torch keyword -> (ONNX attribute, default)."""
 
     def make(node: Node) -> Callable[[Tensor], Tensor]:
-        keywords = {k: node.attributes.get(attribute, default) for k, (attribute, default) in settings.items()}
+        keywords = {
+            k: node.attributes.get(attribute, default) for k, (attribute, default) in settings.items()
+        }
         return lambda x: function(x, **keywords)  # type: ignore[no-any-return]
 
     return _unary(name, make)

@@ -64,7 +64,9 @@ def _gather_edits(node: Node, kept: Kept) -> list[Edit]:
     return [ReplaceConstant(node.name, 1, np.asarray(new, np.int64))]
 
 
-def _slice_ranges(node: Node, constants: Constants, shape: Sequence[int]) -> dict[int, tuple[int, int, int]] | None:
+def _slice_ranges(
+    node: Node, constants: Constants, shape: Sequence[int]
+) -> dict[int, tuple[int, int, int]] | None:
     """axis -> (start, end, step), clamped to the length; None when it is not known."""
     starts, ends = (attribute_or_input(node, n, i, constants) for n, i in (("starts", 1), ("ends", 2)))
     if starts is None or ends is None or (len(node.inputs) > 3 and node.inputs[3] and 3 not in constants):
@@ -118,7 +120,10 @@ def _slice_edits(node: Node, kept: Kept) -> list[Edit]:
     if new == ranges:
         return []
     # `ends` of an axis that is not labelled keeps what the file says: it may be "to the end".
-    starts, ends = (attribute_or_input(node, n, i, _constants(node, kept.constant)) for n, i in (("starts", 1), ("ends", 2)))
+    starts, ends = (
+        attribute_or_input(node, n, i, _constants(node, kept.constant))
+        for n, i in (("starts", 1), ("ends", 2))
+    )
     order = attribute_or_input(node, "axes", 3, _constants(node, kept.constant))
     axes = [int(a) % len(shape) for a in (range(len(starts)) if order is None else order)]
     changed = [new[a] != ranges[a] for a in axes]
@@ -155,7 +160,9 @@ def _pad_flow(flow: Flow, node: Node) -> None:
     layout = flow.data(x, node)
     if node.attributes.get("mode", "constant") != "constant" or any(min(w) < 0 for w in widths):
         layout = flow.static(layout, padded, node, "padded with its own values")
-    layout = flow.static(layout, [a for f in layout if len(f.axes) > 1 for a in f.axes if a in padded], node, "padded")
+    layout = flow.static(
+        layout, [a for f in layout if len(f.axes) > 1 for a in f.axes if a in padded], node, "padded"
+    )
     flow.set(node.outputs[0], [_padded(flow, f, widths) for f in layout])
 
 
@@ -202,7 +209,11 @@ def _gather_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
         length = x.shape[axis]
         index = torch.where(index < 0, index + length, index)
         if index.ndim == 0:
-            return x.select(axis, int(index)) if fixed is not None else x.index_select(axis, index[None]).squeeze(axis)
+            return (
+                x.select(axis, int(index))
+                if fixed is not None
+                else x.index_select(axis, index[None]).squeeze(axis)
+            )
         a = axis % x.ndim
         return x.index_select(a, index.reshape(-1)).reshape(*x.shape[:a], *index.shape, *x.shape[a + 1 :])
 
@@ -244,17 +255,20 @@ def _pad_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFuncti
     def pad(inputs: Sequence[Tensor | None]) -> Tensor:
         x = inputs[0]
         assert x is not None
-        known = {**constants, **{i: v.detach().cpu().numpy() for i, v in enumerate(inputs) if i and v is not None}}
+        known = {
+            **constants,
+            **{i: v.detach().cpu().numpy() for i, v in enumerate(inputs) if i and v is not None},
+        }
         widths = pad_widths(node, known, x.ndim)
         assert widths is not None
         if kind == "constant":
-            return F.pad(x, [p for pair in reversed(widths) for p in pair], value=constant_scalar(known.get(2), value))
+            return F.pad(
+                x, [p for pair in reversed(widths) for p in pair], value=constant_scalar(known.get(2), value)
+            )
         last = max((i for i, w in enumerate(widths) if w == (0, 0)), default=-1) + 1
         return F.pad(x, [p for pair in reversed(widths[last:]) for p in pair], mode=kind)
 
     return pad
-
-
 
 
 register(

@@ -114,7 +114,9 @@ def _batched(
                 factor = flow.labels.collapse(factor, alone[0], node.name)
                 flow.bind(sides[1 - index][0], alone[0] - rank + len(other_shape), factor.ids, node)
             elif alone:
-                left = flow.labels.static(factor, alone, node.name, "meets a tensor whose batch axis cannot change")
+                left = flow.labels.static(
+                    factor, alone, node.name, "meets a tensor whose batch axis cannot change"
+                )
                 if left is None:
                     continue
                 factor = left

@@ -38,7 +38,8 @@ def _channel_flow(flow: Flow, node: Node) -> None:
 def _one_axis(flow: Flow, node: Node, x: str, axis: int) -> tuple[Factor, ...]:
     """The layout of `x` with the factor that covers `axis` joined to depend on it alone."""
     return tuple(
-        flow.labels.collapse(f, axis, node.name) if axis in f.axes and len(f.axes) > 1 else f for f in flow.layout(x)
+        flow.labels.collapse(f, axis, node.name) if axis in f.axes and len(f.axes) > 1 else f
+        for f in flow.layout(x)
     )
 
 

@@ -52,7 +52,11 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
         steps, batch, size = x.shape[0], x.shape[1], r.shape[-1]
         outputs, last_h, last_c = [], [], []
         for d in range(w.shape[0]):
-            wb, rb = (b[d, : gates * size], b[d, gates * size :]) if b is not None else (None, x.new_zeros(gates * size))
+            wb, rb = (
+                (b[d, : gates * size], b[d, gates * size :])
+                if b is not None
+                else (None, x.new_zeros(gates * size))
+            )
             projected = torch.nn.functional.linear(x, w[d], wb)
             h = x.new_zeros(batch, size) if h0 is None else (h0[:, d] if batch_first else h0[d])
             c = x.new_zeros(batch, size) if c0 is None else (c0[:, d] if batch_first else c0[d])

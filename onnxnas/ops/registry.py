@@ -13,7 +13,9 @@ def register(*specs: OpSpec) -> None:
     for spec in specs:
         versions = _TABLE.setdefault((spec.domain, spec.op_type), {})
         if spec.since in versions:
-            raise ValueError(f"operator {spec.domain or 'onnx'}.{spec.op_type} since {spec.since} is registered already")
+            raise ValueError(
+                f"operator {spec.domain or 'onnx'}.{spec.op_type} since {spec.since} is registered already"
+            )
         versions[spec.since] = spec
 
 

@@ -60,7 +60,12 @@ def reshaped(flow: Flow, node: Node, layout: Layout, before: Shape, after: Shape
         touched = [(left, right) for left, right in plan if set(left) & set(current.axes)]
         if len(touched) > 1 or _too_big(touched, before):
             # Several runs at once: each must keep its labelled axes apart from unlabelled ones.
-            blurred = [a for left, _ in touched for a in left if a in current.axes and not set(left) <= set(current.axes)]
+            blurred = [
+                a
+                for left, _ in touched
+                for a in left
+                if a in current.axes and not set(left) <= set(current.axes)
+            ]
             current = flow.labels.static(current, blurred, node.name, "mixed with an axis that cannot change")
             if current is None:
                 continue
@@ -118,7 +123,9 @@ def _transpose_flow(flow: Flow, node: Node) -> None:
         flow.freeze_all(node, "its shape is unknown")
         return
     perm = [int(p) for p in node.attributes.get("perm", tuple(reversed(range(len(shape)))))]
-    flow.set(node.outputs[0], [f.moved([perm.index(a) for a in f.axes]) for f in flow.data(node.inputs[0], node)])
+    flow.set(
+        node.outputs[0], [f.moved([perm.index(a) for a in f.axes]) for f in flow.data(node.inputs[0], node)]
+    )
 
 
 def _expand_flow(flow: Flow, node: Node) -> None:
@@ -142,7 +149,9 @@ def _expand_edits(node: Node, kept: Kept) -> list[Edit]:
     if old is None or new is None or target is None or old == new:
         return []
     offset = len(old) - len(target)
-    values = [n if t != 1 and o != n else int(t) for t, o, n in zip(target, old[offset:], new[offset:], strict=True)]
+    values = [
+        n if t != 1 and o != n else int(t) for t, o, n in zip(target, old[offset:], new[offset:], strict=True)
+    ]
     return [ReplaceConstant(node.name, 1, np.asarray(values, np.int64))]
 
 

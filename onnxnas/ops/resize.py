@@ -77,12 +77,18 @@ def _coordinates(mode: str, n_in: int, n_out: int, scale: float) -> NDArray[np.f
 def _weights(node: Node, n_in: int, n_out: int, scale: float) -> NDArray[np.float32]:
     """The (n_out x n_in) matrix that resamples one axis."""
     kind = str(node.attributes.get("mode", "nearest"))
-    place = str(node.attributes.get("coordinate_transformation_mode", "half_pixel" if node.version >= 11 else "asymmetric"))
+    place = str(
+        node.attributes.get(
+            "coordinate_transformation_mode", "half_pixel" if node.version >= 11 else "asymmetric"
+        )
+    )
     x = _coordinates(place, n_in, n_out, scale)
     matrix = np.zeros((n_out, n_in), np.float32)
     rows = np.arange(n_out)
     if kind == "nearest":
-        rule = str(node.attributes.get("nearest_mode", "round_prefer_floor" if node.version >= 11 else "floor"))
+        rule = str(
+            node.attributes.get("nearest_mode", "round_prefer_floor" if node.version >= 11 else "floor")
+        )
         picked = {
             "floor": np.floor(x), "ceil": np.ceil(x),
             "round_prefer_floor": np.ceil(x - 0.5), "round_prefer_ceil": np.floor(x + 0.5),
@@ -132,7 +138,10 @@ def _targets(
 ) -> list[tuple[int, float]]:
     """(length, scale) for each axis."""
     scale_at = 1 if node.op_type == "Upsample" or node.version < 11 else 2
-    known = {**constants, **{i: v.detach().cpu().numpy() for i, v in enumerate(inputs) if i and v is not None}}
+    known = {
+        **constants,
+        **{i: v.detach().cpu().numpy() for i, v in enumerate(inputs) if i and v is not None},
+    }
     sizes = known.get(3) if node.op_type == "Resize" and node.version >= 11 else None
     scales = node.attributes.get("scales", known.get(scale_at))
     axes = [int(a) % len(shape) for a in node.attributes.get("axes", range(len(shape)))]
@@ -156,14 +165,22 @@ def _depth_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
         assert x is not None
         n, c, h, w = x.shape
         if not to_space:
-            return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+            return (
+                x.reshape(n, c, h // b, b, w // b, b)
+                .permute(0, 3, 5, 1, 2, 4)
+                .reshape(n, c * b * b, h // b, w // b)
+            )
         if column_row:
-            return x.reshape(n, c // b**2, b, b, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // b**2, h * b, w * b)
-        return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
+            return (
+                x.reshape(n, c // b**2, b, b, h, w)
+                .permute(0, 1, 4, 2, 5, 3)
+                .reshape(n, c // b**2, h * b, w * b)
+            )
+        return (
+            x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
+        )
 
     return run
-
-
 
 
 register(
