@@ -1,0 +1,105 @@
+"""Which units of a group matter most, and sorting them by an exact permutation.
+
+The importance of a unit is the norm of the weights that make it and read it. A convolution in front of
+a BatchNormalization is judged by its folded weight (its own scale says nothing: Li et al. 2017 prune
+by filter norm, and normalisation makes that arbitrary), so that a model gives the same order whether its
+exporter folded BatchNormalization or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxnas.analysis import Analysis
+from onnxnas.analysis.width import CARRIERS
+from onnxnas.errors import ConfigError
+from onnxnas.graph import Graph
+from onnxnas.types import Node, WidthGroup
+from rewriters.edits import Edit, Keep
+
+Floats = NDArray[np.float64]
+
+
+def order_by(analysis: Analysis, groups: Sequence[WidthGroup], rule: str) -> dict[str, NDArray[np.int64]]:
+    """For each group the places of its units, most important first. Raises ConfigError on an unknown rule."""
+    if rule == "none":
+        return {g.id: np.arange(g.size) for g in groups}
+    scores = importance(analysis, rule)
+    return {g.id: np.argsort(-scores[g.units], kind="stable") for g in groups}
+
+
+def importance(analysis: Analysis, rule: str = "l1") -> Floats:
+    """One score for every unit: its share of each weight it touches ('l1' or 'l2' norm), added up.
+
+    Raises ConfigError on an unknown rule.
+    """
+    if rule not in ("l1", "l2"):
+        raise ConfigError(f"importance: got '{rule}', expected l1, l2 or none")
+    power = 1 if rule == "l1" else 2
+    graph, scores = analysis.graph, np.zeros(analysis.labels.count)
+    for node in graph.nodes:
+        if node.op_type not in CARRIERS:
+            continue
+        for tensor in node.inputs[:2]:
+            axes = [a for t, a in analysis.labels.axes if t == tensor] if tensor in graph.initializers else []
+            if not axes:
+                continue
+            size = np.abs(_effective(graph, node, tensor)) ** power
+            for axis in axes:
+                units = analysis.labels.axes[tensor, axis]
+                part = size.sum(tuple(a for a in range(size.ndim) if a != axis))
+                total = np.bincount(units[units >= 0], part[units >= 0], minlength=scores.size)
+                scores += total / max(float(part.mean()), 1e-30)
+    return scores
+
+
+def _effective(graph: Graph, node: Node, tensor: str) -> Floats:
+    """The weight as it is once the BatchNormalization behind the node is folded into it."""
+    weight = graph.initializers[tensor].astype(np.float64)
+    readers = graph.consumers(node.outputs[0])
+    if node.op_type not in ("Conv", "ConvTranspose") or len(readers) != 1:
+        return weight
+    norm = readers[0]
+    if norm.op_type != "BatchNormalization" or not all(p in graph.initializers for p in norm.inputs[1:5]):
+        return weight
+    scale, var = (graph.initializers[norm.inputs[i]].astype(np.float64) for i in (1, 4))
+    factor = scale / np.sqrt(var + float(norm.attributes.get("epsilon", 1e-5)))
+    if node.op_type == "Conv":
+        return weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
+    groups = int(node.attributes.get("group", 1))
+    return weight * np.repeat(
+        factor.reshape(groups, 1, -1), weight.shape[0] // groups, axis=1
+    ).reshape(weight.shape[:2] + (1,) * (weight.ndim - 2))
+
+
+def sorting_edits(analysis: Analysis, order: dict[str, NDArray[np.int64]]) -> tuple[Edit, ...]:
+    """Permutations of the initializers that put every group's units in the given order.
+
+    The network's function stays as it is, up to the order of floating-point sums. Groups whose order
+    matters to an operator (`WidthGroup.ordered`) are left alone.
+    """
+    count = analysis.labels.count
+    place, number = np.full(count + 1, -1, np.int64), np.full(count + 1, -1, np.int64)
+    for i, group in enumerate(analysis.groups):
+        if not group.ordered and group.id in order:
+            place[group.units], number[group.units] = np.arange(group.size), i
+    edits: list[Edit] = []
+    for (tensor, axis), units in analysis.labels.axes.items():
+        if tensor not in analysis.graph.initializers:
+            continue
+        indices = np.arange(units.size, dtype=np.int64)
+        for i in np.unique(number[units]):
+            if i < 0:
+                continue
+            here = np.flatnonzero(number[units] == i)
+            group = analysis.groups[i]
+            # row k holds the positions of unit k, in order
+            rows = here[np.argsort(place[units[here]], kind="stable")].reshape(group.size, -1)
+            indices[rows.reshape(-1)] = rows[order[group.id]].reshape(-1)
+        if (indices != np.arange(units.size)).any():
+            edits.append(Keep(tensor, axis, indices))
+    return tuple(edits)
+

@@ -1,0 +1,151 @@
+"""What a sub-network means: the edits that make it, its cost, and which nodes are left.
+
+One plan serves the rewriters and the super-network in torch, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxnas.analysis.width import UnitLabels
+from onnxnas.graph import Graph
+from onnxnas.ops import resolve
+from onnxnas.ops.spec import OpSpec, no_edits, no_macs
+from onnxnas.types import Block, Cost, KernelChoice, Node, Shape, Subnet, WidthGroup
+from rewriters.edits import Bypass, CropKernel, Edit, Keep
+
+COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+class KeptView:
+    """`ops.spec.Kept` for one sub-network."""
+
+    def __init__(
+        self, graph: Graph, axes: Mapping[tuple[str, int], NDArray[np.int64]], kept: NDArray[np.bool_],
+        kernels: Mapping[str, tuple[int, ...]],
+    ) -> None:  # fmt: skip
+        self._graph, self._axes, self._kept, self._kernels = graph, axes, kept, kernels
+        self._cache: dict[tuple[str, int], NDArray[np.bool_] | None] = {}
+
+    def mask(self, tensor: str, axis: int) -> NDArray[np.bool_] | None:
+        key = (tensor, axis)
+        if key not in self._cache:
+            units = self._axes.get(key)
+            mask = None if units is None else self._kept[units]
+            self._cache[key] = None if mask is None or mask.all() else mask
+        return self._cache[key]
+
+    def shape(self, tensor: str) -> Shape | None:
+        info = self._graph.tensors.get(tensor)
+        return None if info is None else info.shape
+
+    def kept_shape(self, tensor: str) -> Shape | None:
+        shape = self.shape(tensor)
+        if shape is None:
+            return None
+        if tensor in self._kernels:
+            shape = (*shape[:2], *self._kernels[tensor])
+        masks = ((axis, self.mask(tensor, axis)) for axis in range(len(shape)))
+        sizes = {axis: int(mask.sum()) for axis, mask in masks if mask is not None}
+        return tuple(sizes.get(axis, n) for axis, n in enumerate(shape))
+
+    def constant(self, tensor: str) -> NDArray[Any] | None:
+        return self._graph.initializers.get(tensor)
+
+
+class Planner:
+    """Works out plans for one space; everything that does not depend on the sub-network is done once."""
+
+    def __init__(
+        self, graph: Graph, labels: UnitLabels, blocks: Sequence[Block], groups: Sequence[WidthGroup],
+        kernels: Sequence[KernelChoice], order: Mapping[str, NDArray[np.int64]],
+    ) -> None:  # fmt: skip
+        self.graph = graph
+        self._labels = labels
+        self._blocks = {b.id: b for b in blocks}
+        self._groups = {g.id: g for g in groups}
+        self._kernels = {k.id: k for k in kernels}
+        self._order = order
+
+    @cached_property
+    def _specs(self) -> dict[str, OpSpec]:
+        found = ((node.name, resolve(node)) for node in self.graph.nodes)
+        return {name: spec for name, spec in found if spec is not None}
+
+    @cached_property
+    def _edited(self) -> tuple[Node, ...]:
+        """Nodes whose own settings may follow the channels."""
+        labelled = {tensor for tensor, _ in self._labels.axes}
+        return tuple(
+            node
+            for node in self.graph.nodes
+            if node.name in self._specs
+            and self._specs[node.name].edits is not no_edits
+            and labelled & {*node.inputs, *node.outputs}
+        )
+
+    @cached_property
+    def _sliced(self) -> tuple[tuple[str, int, frozenset[str]], ...]:
+        """(initializer, axis, the nodes that read it) for every labelled axis of an initializer."""
+        return tuple(
+            (tensor, axis, frozenset(n.name for n in self.graph.consumers(tensor)))
+            for tensor, axis in self._labels.axes
+            if tensor in self.graph.initializers
+        )
+
+    @cached_property
+    def _counted(self) -> tuple[Node, ...]:
+        return tuple(n for n in self.graph.nodes if n.name in self._specs and self._specs[n.name].macs is not no_macs)
+
+    def dead(self, subnet: Subnet) -> frozenset[str]:
+        """Names of the nodes inside skipped blocks."""
+        return frozenset(n for b in subnet.skip for n in self._blocks[b].nodes)
+
+    def view(self, subnet: Subnet) -> KeptView:
+        """What the sub-network keeps of every tensor."""
+        kept = np.ones(self._labels.count + 1, bool)  # the last one answers for -1
+        for name, width in subnet.width.items():
+            group = self._groups[name]
+            kept[group.units[self._order[name][width:]]] = False
+        kernels = {}
+        for name, size in subnet.kernel.items():
+            kernels[self.graph.node(self._kernels[name].node).inputs[1]] = size
+        return KeptView(self.graph, self._labels.axes, kept, kernels)
+
+    def plan(self, subnet: Subnet) -> tuple[Edit, ...]:
+        """Bypasses, slices, cropped kernels and what the operators need beside; nothing for the original."""
+        dead, view = self.dead(subnet), self.view(subnet)
+        edits: list[Edit] = [Bypass(self._blocks[b].entry, self._blocks[b].exit) for b in sorted(subnet.skip)]
+        if subnet.width:
+            for tensor, axis, readers in self._sliced:
+                mask = None if readers <= dead else view.mask(tensor, axis)
+                if mask is not None:
+                    edits.append(Keep(tensor, axis, np.flatnonzero(mask).astype(np.int64)))
+            for node in self._edited:
+                if node.name not in dead:
+                    edits += self._specs[node.name].edits(node, view)
+        for name, size in subnet.kernel.items():
+            kernel = self._kernels[name]
+            if kernel.node not in dead and size != kernel.size:
+                edits.append(CropKernel(kernel.node, size))
+        return tuple(edits)
+
+    def cost(self, subnet: Subnet) -> Cost:
+        """Counted from the shapes that are left. Weights shared by several nodes count once."""
+        dead, view = self.dead(subnet), self.view(subnet)
+        macs = 0
+        weights: dict[str, int] = {}
+        for node in self._counted:
+            if node.name in dead:
+                continue
+            macs += self._specs[node.name].macs(node, view.kept_shape)
+            if node.op_type in COUNTED:
+                for tensor in node.inputs[:2]:
+                    if tensor in self.graph.initializers:
+                        weights[tensor] = int(np.prod(view.kept_shape(tensor) or ()))
+        return Cost(macs, sum(weights.values()))
