@@ -58,5 +58,7 @@ def from_json(graph: Graph, body: Mapping[str, Any]) -> SearchSpace:
         expected, got = [x["id"] for x in body[key]], [x["id"] for x in space.to_json()[key]]
         sizes = [x["size"] for x in body[key]] if key == "groups" else []
         if expected != got or sizes != [g.size for g in space.groups][: len(sizes)]:
-            raise RunError(f"space.json: its {key} are not those of the model beside it; was a file replaced?")
+            raise RunError(
+                f"space.json: its {key} are not those of the model beside it; was a file replaced?"
+            )
     return space

@@ -70,9 +70,9 @@ def _effective(graph: Graph, node: Node, tensor: str) -> Floats:
     if node.op_type == "Conv":
         return weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
     groups = int(node.attributes.get("group", 1))
-    return weight * np.repeat(
-        factor.reshape(groups, 1, -1), weight.shape[0] // groups, axis=1
-    ).reshape(weight.shape[:2] + (1,) * (weight.ndim - 2))
+    return weight * np.repeat(factor.reshape(groups, 1, -1), weight.shape[0] // groups, axis=1).reshape(
+        weight.shape[:2] + (1,) * (weight.ndim - 2)
+    )
 
 
 def sorting_edits(analysis: Analysis, order: dict[str, NDArray[np.int64]]) -> tuple[Edit, ...]:
@@ -102,4 +102,3 @@ def sorting_edits(analysis: Analysis, order: dict[str, NDArray[np.int64]]) -> tu
         if (indices != np.arange(units.size)).any():
             edits.append(Keep(tensor, axis, indices))
     return tuple(edits)
-

@@ -100,7 +100,9 @@ class Planner:
 
     @cached_property
     def _counted(self) -> tuple[Node, ...]:
-        return tuple(n for n in self.graph.nodes if n.name in self._specs and self._specs[n.name].macs is not no_macs)
+        return tuple(
+            n for n in self.graph.nodes if n.name in self._specs and self._specs[n.name].macs is not no_macs
+        )
 
     def dead(self, subnet: Subnet) -> frozenset[str]:
         """Names of the nodes inside skipped blocks."""

@@ -131,7 +131,9 @@ class SearchSpace:
         for name, value in chosen.items():
             if name not in names:
                 known = ", ".join(list(names)[:8]) + (", ..." if len(names) > 8 else "")
-                raise ConfigError(f"sub-network: no block, group or kernel is called '{name}'; there are {known}")
+                raise ConfigError(
+                    f"sub-network: no block, group or kernel is called '{name}'; there are {known}"
+                )
             if value not in names[name].choices:
                 raise ConfigError(
                     f"sub-network: {names[name].kind} of '{name}' cannot be {value}; "
@@ -168,11 +170,15 @@ class SearchSpace:
     def restricted(self, choices: Mapping[str, Collection[Any]]) -> SearchSpace:
         """The same space with fewer widths or kernels for the named dimensions (the original one stays)."""
         groups = tuple(
-            replace(g, choices=tuple(c for c in g.choices if c == g.size or c in choices.get(g.id, g.choices)))
+            replace(
+                g, choices=tuple(c for c in g.choices if c == g.size or c in choices.get(g.id, g.choices))
+            )
             for g in self.groups
         )
         kernels = tuple(
-            replace(k, choices=tuple(c for c in k.choices if c == k.size or c in choices.get(k.id, k.choices)))
+            replace(
+                k, choices=tuple(c for c in k.choices if c == k.size or c in choices.get(k.id, k.choices))
+            )
             for k in self.kernels
         )
         return replace(self, groups=groups, kernels=kernels)
