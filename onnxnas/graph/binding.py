@@ -54,9 +54,9 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
     Raises ModelError for a given shape that is not of an input, of another rank, or against the file.
     """
     inputs = {value.name: declared(value) for value in real_inputs(graph)}
-    given = {name: tuple(int(d) for d in shape) for name, shape in (given or {}).items()}
+    fixed = {name: tuple(int(size) for size in shape) for name, shape in (given or {}).items()}
     symbols: dict[str, int] = {}
-    for name, shape in given.items():
+    for name, shape in fixed.items():
         _judge(name, shape, inputs)
         for size, dim in zip(shape, inputs[name] or (), strict=False):
             if isinstance(dim, str) and symbols.setdefault(dim, size) != size:
@@ -64,26 +64,24 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
                     f"shape {list(shape)} of input {name!r}: {dim!r} would be {size} and {symbols[dim]}"
                 )
     weights = _features(graph)
-    bound: dict[str, Shape | None] = dict(given)
+    bound: dict[str, Shape | None] = dict(fixed)
     for name, dims in inputs.items():  # dimensions in first place name the batch
-        if dims and isinstance(dims[0], str) and name not in given and not _known(dims[0]) and len(dims) > 1:
+        if dims and isinstance(dims[0], str) and name not in fixed and not _known(dims[0]) and len(dims) > 1:
             symbols.setdefault(dims[0], BATCH)
     for name, dims in inputs.items():
-        if name in given:
+        if name in fixed:
             continue
         if dims is None:
             bound[name] = None
             continue
-        sizes = []
+        sizes: list[int] = []
         for axis, dim in enumerate(dims):
-            size = dim if isinstance(dim, int) else None
+            known = _evaluate(dim, symbols) if isinstance(dim, str) else dim
+            if known is None:
+                known = weights.get((name, axis)) or _default(dim, axis, len(dims))
             if isinstance(dim, str):
-                size = _evaluate(dim, symbols)
-            if size is None:
-                size = weights.get((name, axis)) or _default(dim, axis, len(dims))
-                if isinstance(dim, str):
-                    symbols[dim] = size
-            sizes.append(size)
+                symbols[dim] = known
+            sizes.append(known)
         bound[name] = tuple(sizes)
     return {name: bound[name] for name in inputs}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from types import TracebackType
 
 import onnx
+from google.protobuf.message import EncodeError
 from onnx import GraphProto, ModelProto
 
 from onnxnas.errors import EnvironmentProblem, ModelError
@@ -57,10 +59,8 @@ class Child:
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
 
     def check(self, model: ModelProto) -> None:
         """Run onnx's checker on a model without its large weights (see `strip`)."""
@@ -80,7 +80,8 @@ class Child:
 
     def _ask(self, kind: bytes, payload: bytes, what: str) -> bytes:
         process, expired = self._process, threading.Event()
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
 
         def expire() -> None:
             expired.set()
@@ -111,10 +112,8 @@ class Child:
 
     def _kill(self) -> None:
         if self._process.poll() is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def _end(status: int) -> str:
@@ -128,10 +127,9 @@ def _end(status: int) -> str:
 
 def _serialize(model: ModelProto) -> bytes:
     try:
-        return model.SerializeToString()
-    except Exception as error:
-        if type(error).__name__ not in ("EncodeError", "ValueError"):
-            raise
+        data: bytes = model.SerializeToString()
+        return data
+    except (EncodeError, ValueError):
         raise ModelError(
             "the model is too large for its structure to be checked (2 GB without weights)"
         ) from None

@@ -16,7 +16,17 @@ from onnxnas.types import Node, Subgraph
 
 _A = AttributeProto
 _LEAVES = frozenset(
-    "weight bias running_mean running_var gamma beta kernel in_proj_weight in_proj_bias weight_quantized".split()
+    (
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "gamma",
+        "beta",
+        "kernel",
+        "in_proj_weight",
+        "in_proj_bias",
+    )
 )
 
 

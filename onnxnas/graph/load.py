@@ -24,16 +24,7 @@ from onnxnas.graph.limits import Limits
 from onnxnas.graph.model import Graph, dtype_name
 from onnxnas.types import Node, Shape, TensorInfo
 
-_DAMAGE = (
-    DecodeError,
-    EncodeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    RecursionError,
-)
+_DAMAGE = (DecodeError, EncodeError, ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
 def load(
@@ -75,7 +66,7 @@ def _load(
     if any(external.is_external(tensor) for tensor in proto.graph.initializer):
         if path is None:
             raise ModelError(
-                "external data in a protobuf has no directory; load the weights, or give the file's path"
+                "external data in a protobuf has no directory; load the weights or give the path"
             )
         digest = external.read(proto, path.parent, digest, limits)
     stripped = strip(proto)
@@ -129,7 +120,14 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
 
 _PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _QUANTISED = frozenset(
-    "QLinearConv QLinearMatMul ConvInteger MatMulInteger DequantizeLinear QGemm DynamicQuantizeMatMul".split()
+    (
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+        "MatMulInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeMatMul",
+    )
 )
 
 
@@ -184,7 +182,7 @@ def _tensors(
     graph: GraphProto, symbolic: GraphProto, inferred: GraphProto, bound: Mapping[str, Shape | None]
 ) -> dict[str, TensorInfo]:
     """Every value of the graph with its type, its symbolic and its concrete shape."""
-    names = [name for name in bound]
+    names = list(bound)
     names += [name for node in graph.node for name in node.output if name]
     types: dict[str, int] = {}
     said: dict[str, binding.Declared | None] = {}

@@ -38,7 +38,8 @@ class Graph:
     model: onnx.ModelProto
 
     def __repr__(self) -> str:
-        return f"<Graph {self.source.get('path') or self.digest[:12]}: {len(self.nodes)} nodes, opset {self.opset}>"
+        name = self.source.get("path") or self.digest[:12]
+        return f"<Graph {name}: {len(self.nodes)} nodes, opset {self.opset}>"
 
     @cached_property
     def _producers(self) -> dict[str, Node]:

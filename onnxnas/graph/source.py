@@ -74,7 +74,7 @@ def parse(data: bytes) -> onnx.ModelProto:
         model.Clear()
         if not what:
             raise ModelError(
-                f"not an ONNX model, or a truncated or damaged one: {len(data):,} bytes do not parse as protobuf"
+                f"not an ONNX model, or a truncated or damaged one: the {len(data):,} bytes do not parse"
             ) from None
     if model.HasField("graph") and model.graph.ByteSize() > 0:
         return model

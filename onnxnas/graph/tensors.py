@@ -19,7 +19,7 @@ from onnxnas.graph.limits import Limits
 _T = TensorProto
 _LARGEST = 1 << 48  # elements; far beyond any real tensor, far below overflow
 
-_FIELD = {
+_FIELD: dict[int, str] = {
     **dict.fromkeys((_T.FLOAT, _T.COMPLEX64), "float_data"),
     **dict.fromkeys((_T.DOUBLE, _T.COMPLEX128), "double_data"),
     **dict.fromkeys((_T.UINT32, _T.UINT64), "uint64_data"),
@@ -30,6 +30,7 @@ FLOATS = frozenset((_T.FLOAT, _T.FLOAT16, _T.BFLOAT16, _T.DOUBLE))
 
 
 def _bits() -> dict[int, int]:
+    """Element type -> bits of one element in raw data."""
     sizes: dict[int, int] = {}
     for name, number in TensorProto.DataType.items():
         if name in ("UNDEFINED", "STRING"):
@@ -47,7 +48,7 @@ _BITS = _bits()
 
 
 def numpy_dtype(number: int) -> np.dtype[Any] | None:
-    """The numpy dtype of an ONNX element type (bfloat16 and below 8 bits through ml_dtypes); None if undefined."""
+    """The numpy dtype of an ONNX element type (some are of ml_dtypes); None if undefined."""
     if number == _T.STRING:
         return np.dtype(object)
     if number not in _BITS:
@@ -115,7 +116,7 @@ def check(tensor: TensorProto, limits: Limits) -> None:
 def to_numpy(tensor: TensorProto) -> NDArray[Any]:
     """The value, read-only; without a second copy when the data is raw and of a native type."""
     dtype = numpy_dtype(tensor.data_type)
-    if tensor.HasField("raw_data") and dtype is not None and _BITS.get(tensor.data_type, 0) >= 8:
+    if dtype is not None and tensor.HasField("raw_data") and _BITS[int(tensor.data_type)] >= 8:
         return np.frombuffer(tensor.raw_data, dtype=dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
     value = np.asarray(numpy_helper.to_array(tensor))
     value.setflags(write=False)

@@ -72,8 +72,8 @@ def check(model: ModelProto, limits: Limits) -> list[str]:
 def _versions(model: ModelProto, limits: Limits) -> None:
     if model.ir_version > limits.newest_ir:
         raise ModelError(
-            f"IR version {model.ir_version} is newer than {limits.newest_ir}, the newest this version of onnx "
-            "knows; update onnx or export for an older one"
+            f"IR version {model.ir_version} is newer than {limits.newest_ir}, the newest that is known here; "
+            "update onnx or export for an older one"
         )
     standard = [o.version for o in model.opset_import if o.domain in _STANDARD]
     if not standard:
@@ -82,10 +82,9 @@ def _versions(model: ModelProto, limits: Limits) -> None:
         )
     if len(standard) > 1 and len(set(standard)) > 1:
         raise ModelError(f"the model uses several versions of the standard opset: {standard}")
-    if not limits.oldest_opset <= standard[0] <= limits.newest_opset:
-        raise ModelError(
-            f"opset {standard[0]} is not supported; export for opset {limits.oldest_opset} to {limits.newest_opset}"
-        )
+    oldest, newest = limits.oldest_opset, limits.newest_opset
+    if not oldest <= standard[0] <= newest:
+        raise ModelError(f"opset {standard[0]} is not supported; export for opset {oldest} to {newest}")
 
 
 def _all_nodes(graph: GraphProto, limits: Limits) -> Iterator[NodeProto]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import BinaryIO
+from typing import IO
 
 HEADER = 9
 
@@ -21,7 +21,7 @@ def frame(kind: bytes, payload: bytes) -> bytes:
     return kind + len(payload).to_bytes(8, "little") + payload
 
 
-def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
     """The next message; None at the end of the stream, also when it ends within a message."""
     header = stream.read(HEADER)
     if len(header) < HEADER:
@@ -42,11 +42,13 @@ def _answer(kind: bytes, payload: bytes) -> bytes:
     if kind == b"f":
         import onnx.inliner
 
-        return onnx.inliner.inline_local_functions(model).SerializeToString()
+        inlined: bytes = onnx.inliner.inline_local_functions(model).SerializeToString()
+        return inlined
     inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     inferred.graph.ClearField("node")
     inferred.graph.ClearField("initializer")
-    return inferred.graph.SerializeToString()
+    values: bytes = inferred.graph.SerializeToString()
+    return values
 
 
 def main() -> None:

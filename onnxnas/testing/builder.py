@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 
@@ -34,7 +34,7 @@ class Builder:
         self._inputs.append((name, kind))
         return name
 
-    def weight(self, name: str, value: NDArray[Any] | Sequence[Any]) -> str:
+    def weight(self, name: str, value: ArrayLike) -> str:
         """An initializer, under the current scope."""
         array = np.asarray(value)
         if array.dtype == np.float64:
@@ -46,7 +46,7 @@ class Builder:
     def add(
         self, op: str, *inputs: str, shape: Sequence[int] | None = None, outputs: int = 1, **attributes: Any
     ) -> str:
-        """A node and its first output; `shape` is the outputs' without batch, by default the first input's."""
+        """A node's first output; `shape` is the outputs' without batch, by default the first input's."""
         path = self._unique("/" + "/".join([*self.scope.split("."), op]) if self.scope else f"/{op}")
         names = [f"{path}_output_{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(op, list(inputs), names, name=path, **attributes))
