@@ -47,6 +47,8 @@ def load(
     except _DAMAGE as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{where}: the model is damaged ({text[:300]})") from error
+    except OSError as error:
+        raise ModelError(f"{where}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise ModelError(f"{where}: not enough memory to load the model") from None
 

@@ -90,8 +90,8 @@ def _bytes(path: Path, limits: Limits) -> bytes:
         raise ModelError("no such file") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise ModelError("is a directory; give the .onnx file in it")
         if not stat.S_ISREG(status.st_mode):
@@ -101,7 +101,9 @@ def _bytes(path: Path, limits: Limits) -> bytes:
                 f"{status.st_size:,} bytes; a model file can have {limits.file_bytes:,} at most "
                 "(larger weights belong in external data)"
             )
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(status.st_size)
-        except OSError as error:
-            raise ModelError(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
