@@ -1,1 +1,32 @@
 """Graph surgery on ONNX models: a model and instructions in, a model out. Knows nothing else."""
+
+from rewriters.apply import apply, fold_all
+from rewriters.base import Refusal, Rewriter, Rewritten
+from rewriters.edits import (
+    Bypass,
+    CropKernel,
+    Edit,
+    FoldBatchNorm,
+    InsertBatchNorm,
+    Keep,
+    ReplaceConstant,
+    SetAttribute,
+    SetInitializer,
+)
+
+__all__ = [
+    "Bypass",
+    "CropKernel",
+    "Edit",
+    "FoldBatchNorm",
+    "InsertBatchNorm",
+    "Keep",
+    "Refusal",
+    "ReplaceConstant",
+    "Rewriter",
+    "Rewritten",
+    "SetAttribute",
+    "SetInitializer",
+    "apply",
+    "fold_all",
+]

@@ -1,0 +1,79 @@
+"""`apply`: a model and edits in, a new model or a refusal out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from rewriters.base import Refusal, Rewriter, Rewritten, perform
+from rewriters.batchnorm import fold_batchnorm, foldable, insert_batchnorm
+from rewriters.bypass import bypass
+from rewriters.clean import clean
+from rewriters.edits import (
+    Bypass,
+    CropKernel,
+    Edit,
+    FoldBatchNorm,
+    InsertBatchNorm,
+    Keep,
+    ReplaceConstant,
+    SetAttribute,
+    SetInitializer,
+)
+from rewriters.kernel import crop_kernel
+from rewriters.slice import keep, replace_constant, set_attribute, set_initializer
+from rewriters.surgery import Surgery
+
+# In this order: values before links, so that each name still means what it meant in the model as given.
+ORDER: tuple[tuple[type, Rewriter[Any]], ...] = (
+    (Keep, keep),
+    (SetAttribute, set_attribute),
+    (ReplaceConstant, replace_constant),
+    (CropKernel, crop_kernel),
+    (InsertBatchNorm, insert_batchnorm),
+    (FoldBatchNorm, fold_batchnorm),
+    (Bypass, bypass),
+    (SetInitializer, set_initializer),
+)
+
+
+def apply(model: onnx.ModelProto, edits: Sequence[Edit]) -> Rewritten | Refusal:
+    """Perform `edits` on a copy of `model`, which is never modified.
+
+    All edits refer to `model` as given, whatever their order; only `SetInitializer` comes last. The result
+    has no dead nodes, unused initializers or value_info; its nodes are in topological order with unique
+    names; its inputs and outputs are those of `model`.
+
+    Raises:
+        TypeError: something in `edits` is not an edit.
+    """
+    kinds = [kind for kind, _ in ORDER]
+    for edit in edits:
+        if type(edit) not in kinds:
+            raise TypeError(f"not an edit: {edit!r}")
+    try:
+        surgery = Surgery(model)
+    except ValueError as problem:
+        return Refusal(str(problem), "")
+    done: list[str] = []
+    for kind, rewriter in ORDER:
+        result = perform(rewriter, surgery, [edit for edit in edits if type(edit) is kind])
+        if isinstance(result, Refusal):
+            return result
+        done += result
+    circle = clean(surgery)
+    if circle:
+        return Refusal("the edits make a circle: a bypass leads back to what it skips", circle)
+    return Rewritten(surgery.close(), tuple(done))
+
+
+def fold_all(model: onnx.ModelProto) -> Rewritten | Refusal:
+    """Fold every BatchNormalization that can be; `done` also says which could not and why."""
+    try:
+        edits, kept = foldable(model)
+    except ValueError as problem:
+        return Refusal(str(problem), "")
+    result = apply(model, edits)
+    return result if isinstance(result, Refusal) else Rewritten(result.model, (*result.done, *kept))
