@@ -2,6 +2,7 @@
 
 from rewriters.apply import apply, fold_all
 from rewriters.base import Refusal, Rewriter, Rewritten
+from rewriters.canonical import Canonical, canonicalise
 from rewriters.edits import (
     Bypass,
     CropKernel,
@@ -16,6 +17,7 @@ from rewriters.edits import (
 
 __all__ = [
     "Bypass",
+    "Canonical",
     "CropKernel",
     "Edit",
     "FoldBatchNorm",
@@ -28,5 +30,6 @@ __all__ = [
     "SetAttribute",
     "SetInitializer",
     "apply",
+    "canonicalise",
     "fold_all",
 ]

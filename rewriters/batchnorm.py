@@ -54,7 +54,8 @@ def insert_batchnorm(surgery: Surgery, edits: Sequence[InsertBatchNorm]) -> list
                 array = array[indices]
             if array.shape != (channels,):
                 return Refusal(
-                    f"insert BatchNormalization: '{name}' has shape {array.shape}, expected ({size},)", edit.node
+                    f"insert BatchNormalization: '{name}' has shape {array.shape}, expected ({size},)",
+                    edit.node,
                 )
             constants.append(surgery.constant(f"{edit.node}.bn.{name}", array.astype(weight.dtype)))
         target = node.outputs[0]

@@ -7,55 +7,66 @@ far as the links allow, in linear time and at any depth of network.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import Any
 
 from rewriters.surgery import Surgery
 
 
+def alive(reads: Sequence[Sequence[int]], roots: Sequence[int]) -> set[int]:
+    """The nodes that `roots` need, themselves included; `reads[i]` are the nodes that node i reads."""
+    found: set[int] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(reads[node])
+    return found
+
+
+def in_order(reads: Sequence[Sequence[int]]) -> list[int]:
+    """Nodes such that each comes behind those it reads, else by number; those on a circle are missing."""
+    readers: list[list[int]] = [[] for _ in reads]
+    for node, sources in enumerate(reads):
+        for source in sources:
+            readers[source].append(node)
+    waiting = [len(sources) for sources in reads]
+    ready = [node for node, count in enumerate(waiting) if not count]  # ascending, so it is a heap
+    ordered = []
+    while ready:
+        node = heapq.heappop(ready)
+        ordered.append(node)
+        for reader in readers[node]:
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, reader)
+    return ordered
+
+
 def clean(surgery: Surgery) -> str:
     """Drop nodes that no output needs and sort the rest; the name of a node on a circle, or ''."""
     graph = surgery.graph
-    index = {id(node): number for number, node in enumerate(graph.nodes)}
-    makers: dict[int, Any] = {id(t): n for n in graph.nodes for t in n.outputs if not t.is_empty()}
-    reads = {id(node): _sources(node, makers) for node in graph.nodes}
-
-    alive: set[int] = set()
-    stack = [makers[id(t)] for t in graph.outputs if id(t) in makers]
-    while stack:
-        node = stack.pop()
-        if id(node) not in alive:
-            alive.add(id(node))
-            stack.extend(reads[id(node)])
-
-    nodes = [node for node in graph.nodes if id(node) in alive]
-    waiting = {id(node): len(reads[id(node)]) for node in nodes}
-    readers: dict[int, list[Any]] = {id(node): [] for node in nodes}
-    for node in nodes:
-        for source in reads[id(node)]:
-            readers[id(source)].append(node)
-    ready = [index[id(node)] for node in nodes if not waiting[id(node)]]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        node = graph.nodes[heapq.heappop(ready)]
-        ordered.append(node)
-        for reader in readers[id(node)]:
-            waiting[id(reader)] -= 1
-            if not waiting[id(reader)]:
-                heapq.heappush(ready, index[id(reader)])
+    makers = {id(t): i for i, n in enumerate(graph.nodes) for t in n.outputs if not t.is_empty()}
+    needed = alive(
+        [_sources(node, makers) for node in graph.nodes],
+        [makers[id(t)] for t in graph.outputs if id(t) in makers],
+    )
+    nodes = [node for i, node in enumerate(graph.nodes) if i in needed]
+    makers = {id(t): i for i, n in enumerate(nodes) for t in n.outputs if not t.is_empty()}
+    ordered = in_order([_sources(node, makers) for node in nodes])
     if len(ordered) < len(nodes):
-        return next(str(node.name or node.op) for node in nodes if waiting[id(node)])
-    graph.nodes = ordered
+        stuck = nodes[min(set(range(len(nodes))) - set(ordered))]
+        return str(stuck.name or stuck.op)
+    graph.nodes = [nodes[i] for i in ordered]
     return ""
 
 
-def _sources(node: Any, makers: dict[int, Any]) -> list[Any]:
-    """The nodes whose outputs `node` reads, in its bodies too, each once."""
+def _sources(node: Any, makers: dict[int, int]) -> list[int]:
+    """The numbers of the nodes whose outputs `node` reads, in its bodies too, each once."""
     tensors = list(node.inputs)
     for body in node.subgraphs(recursive=True):
         for inner in body.nodes:
             tensors.extend(inner.inputs)
         tensors.extend(body.outputs)
-    found = {id(makers[id(t)]): makers[id(t)] for t in tensors if id(t) in makers}
-    found.pop(id(node), None)
-    return list(found.values())
+    return sorted({makers[id(t)] for t in tensors if id(t) in makers})

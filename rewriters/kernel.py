@@ -41,7 +41,9 @@ def _crop(surgery: Surgery, node: Any, edit: CropKernel) -> str:
     weight = surgery.values(node.inputs[1])
     old, new = weight.shape[2:], tuple(int(k) for k in edit.size)
     if len(new) != len(old) or any(k < 1 or k > o or (o - k) % 2 for k, o in zip(new, old, strict=True)):
-        return f"kernel {_x(old)} cannot be cropped to {_x(new)}; take off the same on both sides of each axis"
+        return (
+            f"kernel {_x(old)} cannot be cropped to {_x(new)}; take off the same on both sides of each axis"
+        )
     cuts = [(o - k) // 2 for k, o in zip(new, old, strict=True)]
     problem = _shrink_padding(surgery, node, old, cuts)
     if problem:
@@ -60,7 +62,7 @@ def _crop(surgery: Surgery, node: Any, edit: CropKernel) -> str:
 
 
 def _shrink_padding(surgery: Surgery, node: Any, old: tuple[int, ...], cuts: list[int]) -> str:
-    """Reduce the padding of `node` by dilation * cut on both sides of each axis; the reason why not, or ''."""
+    """Reduce the padding of `node` by dilation * cut on both sides of each axis; why not, or ''."""
     rank = len(old)
     dilations = surgery.attribute(node, "dilations") or [1] * rank
     less = [d * c for d, c in zip(dilations, cuts, strict=True)]

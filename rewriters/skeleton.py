@@ -18,7 +18,7 @@ def empty_tensor(tensor: TensorProto) -> TensorProto:
 
 
 def strip(model: onnx.ModelProto, *, initializers: bool = True) -> onnx.ModelProto:
-    """A copy of `model` with `empty_tensor`s (or none) for initializers and without value_info of any graph."""
+    """A copy of `model` with `empty_tensor`s (or none) for initializers and without value_info."""
     out = onnx.ModelProto(
         ir_version=model.ir_version,
         producer_name=model.producer_name,

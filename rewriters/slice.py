@@ -22,7 +22,9 @@ def keep(surgery: Surgery, edits: Sequence[Keep]) -> list[str] | Refusal:
     for edit in edits:
         tensor = surgery.tensor(edit.tensor)
         if tensor is None or not surgery.is_constant(tensor):
-            return Refusal(f"keep: '{edit.tensor}' is not an initializer with its values at hand", edit.tensor)
+            return Refusal(
+                f"keep: '{edit.tensor}' is not an initializer with its values at hand", edit.tensor
+            )
         culprit = tensor.outputs[0].name if tensor.outputs else edit.tensor
         values, indices = surgery.values(tensor), np.asarray(edit.indices)
         if not -values.ndim <= edit.axis < values.ndim:
@@ -71,7 +73,8 @@ def replace_constant(surgery: Surgery, edits: Sequence[ReplaceConstant]) -> list
             return Refusal(f"replace constant: no single node is called '{edit.node}'", edit.node)
         if not 0 <= edit.input <= len(node.inputs):
             return Refusal(
-                f"replace constant: {node.op} has {len(node.inputs)} inputs, not number {edit.input}", edit.node
+                f"replace constant: {node.op} has {len(node.inputs)} inputs, not number {edit.input}",
+                edit.node,
             )
         if edit.input == len(node.inputs):
             node.inputs.append(gs.Variable.empty())
@@ -99,7 +102,8 @@ def set_initializer(surgery: Surgery, edits: Sequence[SetInitializer]) -> list[s
         value = np.asarray(edit.value)
         if value.shape != tuple(tensor.shape):
             return Refusal(
-                f"set initializer: '{edit.tensor}' has shape {tuple(tensor.shape)}, got {value.shape}", culprit
+                f"set initializer: '{edit.tensor}' has shape {tuple(tensor.shape)}, got {value.shape}",
+                culprit,
             )
         dtype = tensor.dtype if isinstance(tensor.dtype, np.dtype) else value.dtype
         if not np.can_cast(value.dtype, dtype, "same_kind"):

@@ -35,7 +35,7 @@ class Surgery:
         del skeleton.functions[:]  # taken over as they are
         try:
             self.graph: Any = gs.import_onnx(skeleton)
-        except Exception as problem:  # noqa: BLE001 - graphsurgeon raises many kinds, all mean the same
+        except Exception as problem:
             raise ValueError(f"onnx-graphsurgeon cannot open the model: {problem}") from problem
         self._stored = {t.name: t for t in model.graph.initializer}
         self._values: dict[int, Array] = {}
@@ -126,7 +126,8 @@ class Surgery:
             schema = onnx.defs.get_schema(node.op, self.opset, node.domain or "")
             if name not in schema.attributes:
                 raise ValueError(f"{node.op} of opset {self.opset} has no attribute '{name}'")
-            kind = int(schema.attributes[name].type.value)
+            declared: Any = schema.attributes[name].type
+            kind = int(declared)
             if kind == onnx.AttributeProto.FLOAT:
                 value = float(value)
         node.attrs[name] = value
@@ -165,7 +166,9 @@ class Surgery:
             out.graph.node.append(self._node_proto(node, name))
         for tensor in self._constants():
             if id(tensor) in self._values:
-                values = np.ascontiguousarray(self._values[id(tensor)]).reshape(self._values[id(tensor)].shape)
+                values = np.ascontiguousarray(self._values[id(tensor)]).reshape(
+                    self._values[id(tensor)].shape
+                )
                 out.graph.initializer.append(numpy_helper.from_array(values, tensor.name))
             elif tensor.name in self._stored:
                 out.graph.initializer.append(self._stored[tensor.name])
