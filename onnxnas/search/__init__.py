@@ -1,0 +1,62 @@
+"""Searching the space for sub-networks that nothing beats.
+
+`run` drives an `Algorithm` (ask/tell) with an `Evaluator`; every trial is recorded in an Optuna storage
+before the next starts, and a resumed search replays the record. `front` says which trials are worth having.
+Nothing outside this package imports pymoo or Optuna.
+"""
+
+from pymoo.config import Config
+
+from onnxnas.search.algorithm import ALGORITHMS, Algorithm, make_algorithm
+from onnxnas.search.engine import run
+from onnxnas.search.evaluator import Evaluator
+from onnxnas.search.front import (
+    Frame,
+    feasible,
+    hypervolume,
+    knee,
+    minimised,
+    non_dominated,
+    overlap,
+    pareto,
+    spread,
+    surely_dominated,
+)
+from onnxnas.search.problem import Dimension, Genotype, Problem, Space
+from onnxnas.search.progress import Progress, ProgressMeter
+from onnxnas.search.settings import SearchSettings
+from onnxnas.search.study import Study, load_trials, sqlite_url
+from onnxnas.search.tables import read_trials_csv, write_trials_csv
+
+# pymoo without compiled modules says so on stdout when first used, where it would spoil machine-read output
+Config.warnings["not_compiled"] = False
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Dimension",
+    "Evaluator",
+    "Frame",
+    "Genotype",
+    "Problem",
+    "Progress",
+    "ProgressMeter",
+    "SearchSettings",
+    "Space",
+    "Study",
+    "feasible",
+    "hypervolume",
+    "knee",
+    "load_trials",
+    "make_algorithm",
+    "minimised",
+    "non_dominated",
+    "overlap",
+    "pareto",
+    "read_trials_csv",
+    "run",
+    "spread",
+    "sqlite_url",
+    "surely_dominated",
+    "write_trials_csv",
+]

@@ -1,0 +1,91 @@
+"""Search algorithms: what they are, and by which name they are made."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxnas.errors import ConfigError
+from onnxnas.search.problem import Genotype, Problem
+from onnxnas.search.settings import SearchSettings
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Proposes candidates and learns from what they turned out to be.
+
+    A genotype is an int array (d,): an index into each dimension's choices, largest network first.
+
+    Contract:
+    - `ask(n)` returns between 1 and n genotypes, repaired (`Problem.repair`), no two of the whole search
+      equal by `Problem.key` (the effective sub-network). It returns none when nothing new is left to
+      propose, or when it cannot go on before candidates already asked for are told.
+    - `tell(genotypes, objectives)` gives the objectives (n x m, float, every column to be minimised, in
+      the order of `Problem.objectives`) of n candidates; a row of +inf says that the candidate failed: it
+      must count as worse than anything else. Candidates are told in the order in which they were asked,
+      in batches of any size. It may also be told candidates it never asked for (from another study) and
+      must not propose those later.
+    - The sequence of candidates depends only on the problem, the settings, the generator and what was
+      told: no global random state, no clock, no dependence on the n of `ask`. A search is resumed by
+      replaying it, which relies on this.
+    - Not thread-safe. It never changes an array given to it, and the engine never changes what it returns.
+    """
+
+    def ask(self, n: int) -> list[Genotype]:
+        """Propose at most n candidates."""
+        ...
+
+    def tell(self, genotypes: Sequence[Genotype], objectives: NDArray[np.float64]) -> None:
+        """Learn from evaluated candidates."""
+        ...
+
+
+Factory = Callable[[Problem, SearchSettings, np.random.Generator], Algorithm]
+
+
+def _nsga2(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
+    from onnxnas.search.nsga2 import nsga2
+
+    return nsga2(problem, settings, rng)
+
+
+def _random(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
+    from onnxnas.search.random_search import RandomSearch
+
+    return RandomSearch(problem, rng)
+
+
+ALGORITHMS: dict[str, Factory] = {"nsga2": _nsga2, "random": _random}
+
+
+def make_algorithm(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
+    """The algorithm that `settings.algorithm` names: one of `ALGORITHMS` or a factory as 'module:name'.
+
+    A factory is called with (problem, settings, generator), like those in `ALGORITHMS`; a class is one.
+
+    Raises:
+        ConfigError: no such algorithm, or what was named is not a factory.
+    """
+    name = settings.algorithm
+    if name in ALGORITHMS:
+        return ALGORITHMS[name](problem, settings, rng)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"search algorithm {name!r} is not known: use one of {', '.join(sorted(ALGORITHMS))}, "
+            "or 'module:name' for your own"
+        )
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"search algorithm {name!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigError(f"search algorithm {name!r} is not callable: give a class or function")
+    algorithm = factory(problem, settings, rng)
+    if not isinstance(algorithm, Algorithm):
+        raise ConfigError(f"search algorithm {name!r} made a {type(algorithm).__name__} without ask and tell")
+    return algorithm

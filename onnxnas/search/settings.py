@@ -1,0 +1,26 @@
+"""What a user can set about the search."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchSettings(BaseModel):
+    """Settings of one search. The first block decides the sequence of candidates, the second how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algorithm: str = Field("nsga2", description="nsga2, random, or module:name of your own")
+    population: int = Field(24, ge=4, description="candidates per generation")
+    crossover_probability: float = Field(0.9, ge=0.0, le=1.0, description="of a pair of parents")
+    mutation_rate: float | None = Field(
+        None, gt=0.0, le=1.0, description="per dimension; one dimension of each child if not given"
+    )
+
+    max_trials: int = Field(250, ge=1, description="evaluated candidates in the whole study, failed included")
+    max_seconds: float | None = Field(None, gt=0.0, description="of the whole study, resumed parts included")
+    max_failures: int = Field(10, ge=1, description="failed candidates in a row that stop the search")
+
+    def sequence(self) -> dict[str, object]:
+        """The settings that decide which candidates are proposed: a resumed study must not change them."""
+        return self.model_dump(exclude={"max_trials", "max_seconds", "max_failures"}, mode="json")
