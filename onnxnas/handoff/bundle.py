@@ -100,7 +100,7 @@ def _fill(
         from onnxnas.graph import save
 
         save(model, build / "model.onnx")
-    runtime = {"schema": SCHEMA, **runtime_settings}
+    runtime = {"schema": SCHEMA, **_resolved(runtime_settings)}
     if samples.outputs:
         runtime["outputs"] = list(samples.outputs)
     _json(build / "runtime.json", runtime)
@@ -122,6 +122,16 @@ def _fill(
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the runtime's defaults and version filled in, so that run.py needs no other source."""
+    from onnxnas.measure import get_runtime
+
+    runtime = get_runtime(str(given["runtime"]))
+    threads = int(given.get("threads") or 1)
+    settings = {**runtime.defaults(threads), **(given.get("settings") or {})}
+    return {"version": runtime.version(), "threads": threads, "batch": 1, **given, "settings": settings}
 
 
 def _json(path: Path, body: Any) -> None:

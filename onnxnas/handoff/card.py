@@ -40,7 +40,7 @@ def render(card: CardInfo, metrics: Mapping[str, Any], runtime: Mapping[str, Any
         "## Measured\n\n" + _measured(card, metrics, runtime),
         "## What was changed\n\n" + _changed(what, card.subnet),
         "## Run it\n\n" + _how(runtime),
-        "## Where it was measured\n\n" + _table(("what", "value"), _flat(card.environment)),
+        "## Where it was measured\n\n" + _table(("what", "value"), flat(card.environment)),
     ]
     if card.notes:
         parts.append("## Notes\n\n" + "\n".join(f"- {_text(note)}" for note in card.notes))
@@ -119,11 +119,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Rows (path of keys joined by dots, text) of a nested mapping."""
     rows: list[tuple[str, str]] = []
     for key, value in body.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
+            rows += flat(value, f"{prefix}{key}.")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             rows.append((prefix + str(key), shown if len(shown) <= 200 else shown[:197] + "..."))

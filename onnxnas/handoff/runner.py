@@ -43,28 +43,24 @@ def _onnxruntime(file: str, target: Mapping[str, Any]) -> Model:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    settings = dict(target.get("settings", {}))
-    if target.get("threads"):
-        options.intra_op_num_threads = int(target["threads"])
-        options.inter_op_num_threads = 1
-    providers = settings.pop("providers", ["CPUExecutionProvider"])
-    for key, value in dict(settings.pop("config_entries", {})).items():
-        options.add_session_config_entry(str(key), str(value))
-    enums = {
-        "graph_optimization_level": (ort.GraphOptimizationLevel, "ORT_ENABLE_{}"),
-        "execution_mode": (ort.ExecutionMode, "ORT_{}"),
-    }
-    for key, value in settings.items():
-        if not hasattr(options, key):
-            raise SystemExit(
-                f"runtime.json: this onnxruntime {ort.__version__} has no session option {key!r}"
-            )
-        if key in enums and isinstance(value, str):
-            kind, form = enums[key]
-            name = value if value.startswith("ORT_") else form.format(value.upper())
-            value = getattr(kind, name.replace("ORT_ENABLE_DISABLE", "ORT_DISABLE"))
-        setattr(options, key, value)
-    session = ort.InferenceSession(file, options, providers=providers)
+    levels = {"disabled": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC"}
+    levels |= {"extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+    for key, value in {**_threads("intra_op_num_threads", target), **target.get("settings", {})}.items():
+        if key == "config":
+            for entry, text in value.items():
+                options.add_session_config_entry(entry, str(text))
+        elif key == "allow_spinning":
+            for pool in ("intra_op", "inter_op"):
+                options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(value)))
+        elif key == "execution_mode":
+            options.execution_mode = getattr(ort.ExecutionMode, f"ORT_{value.upper()}")
+        elif key == "graph_optimization_level":
+            options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, levels[value])
+        elif hasattr(options, key):
+            setattr(options, key, value)
+        else:
+            raise SystemExit(f"runtime.json: onnxruntime {ort.__version__} has no session option {key!r}")
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def model(feeds: Feeds) -> dict[str, np.ndarray[Any, Any]]:
@@ -76,11 +72,8 @@ def _onnxruntime(file: str, target: Mapping[str, Any]) -> Model:
 def _openvino(file: str, target: Mapping[str, Any]) -> Model:
     import openvino as ov
 
-    settings = dict(target.get("settings", {}))
-    if target.get("threads"):
-        settings.setdefault("INFERENCE_NUM_THREADS", int(target["threads"]))
-    device = str(settings.pop("device", "CPU"))
-    compiled = ov.Core().compile_model(file, device, settings)
+    settings = {**_threads("INFERENCE_NUM_THREADS", target), **target.get("settings", {})}
+    compiled = ov.Core().compile_model(file, "CPU", settings)
     request = compiled.create_infer_request()
     names = target.get("outputs") or [port.get_any_name() for port in compiled.outputs]
 
@@ -89,6 +82,10 @@ def _openvino(file: str, target: Mapping[str, Any]) -> Model:
         return {name: np.array(results[i]) for i, name in enumerate(names)}
 
     return model
+
+
+def _threads(option: str, target: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: int(target["threads"])} if target.get("threads") else {}
 
 
 def samples(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
