@@ -15,7 +15,7 @@ from onnxnas.data import validate
 from onnxnas.data.config import DataConfig, read_config
 from onnxnas.data.metrics import check_metric, default_metric
 from onnxnas.data.sources import Raw, read_function, read_path, split_folders
-from onnxnas.data.splitting import hold_out
+from onnxnas.data.splitting import common, hold_out
 from onnxnas.data.types import Array, DataSet, Normalise, Split, Task
 from onnxnas.errors import DataError
 from onnxnas.plugins import is_reference
@@ -96,6 +96,7 @@ class _Builder:
             notes.append(
                 f"no val given: a {how} split of train was taken ({len(val):,} of {len(train) + len(val):,})"
             )
+        notes += _overlaps(splits)
         if task == "distillation":
             notes.append("no labels: the original model's outputs are the target")
         metric = self.config.metric or default_metric(task, splits["train"].y)
@@ -198,6 +199,14 @@ class _Builder:
                 f"augment {list(chosen)}: targets {train.y.shape[1:]} are not of the images' size"
             )
         return chosen
+
+
+def _overlaps(splits: Mapping[str, Split]) -> list[str]:
+    notes = []
+    for name in ("val", "test"):
+        if name in splits and (count := common(splits["train"], splits[name])):
+            notes.append(f"{count:,} of {splits[name].n:,} {name} samples are also in train")
+    return notes
 
 
 def _size(array: Array, normalise: Normalise) -> tuple[int, int]:

@@ -23,6 +23,15 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
 _MEMORY_SHARE = 0.6
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,  # a damaged header can claim any size
+    NotImplementedError,  # an unusual compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +74,12 @@ def split_folders(path: Path) -> dict[str, Path]:
 def _read_npz(path: Path, inputs: Sequence[TensorInfo]) -> Raw:
     names = [i.name for i in inputs]
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             found = list(file.files)
             wanted = _match_names(path, found, names)
             x = {name: file[key] for name, key in wanted.items()}
             y = file["y"] if "y" in found and "y" not in wanted.values() else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"{path}: not a readable .npz of plain arrays: {' '.join(str(error).split())}"
         ) from error

@@ -1,11 +1,14 @@
-"""A validation split taken from the training data: seeded, stratified by label where there are labels."""
+"""A validation split taken from the training data: seeded, stratified by label where there are labels;
+and whether splits share samples."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.data.types import Array
+from onnxnas.data.types import Array, Split
 
 SHARE = 0.1
 LARGEST = 5000
@@ -45,3 +48,14 @@ def _apportion(counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         quota[c] += 1
     smaller: NDArray[np.int64] = np.minimum(quota, counts - 1)
     return smaller
+
+
+def common(a: Split, b: Split) -> int:
+    """How many samples of `b` are, to the last bit, also in `a`."""
+    known = set(_keys(a))
+    return sum(key in known for key in _keys(b))
+
+
+def _keys(split: Split) -> Iterator[int]:
+    for i in range(split.n):
+        yield hash(tuple(array[i].tobytes() for _, array in sorted(split.x.items())))
