@@ -40,7 +40,7 @@ def propagate(graph: Graph) -> Flow:
         return None if info is None else info.shape
 
     flow = Flow(
-        Labels(), shape, lambda t: initializers[t] if t in initializers else None, initializers.__contains__
+        Labels(), shape, initializers.get, initializers.__contains__
     )
     for node in graph.nodes:
         spec = resolve(node)

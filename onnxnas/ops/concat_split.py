@@ -141,7 +141,7 @@ def _concat_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
     axis = int(node.attributes["axis"])
 
-    def concat(inputs: Sequence[Tensor | None]) -> Tensor:
+    def concat(inputs: Sequence[Any]) -> Tensor:
         given = [torch.as_tensor(constants[i]) if x is None else x for i, x in enumerate(inputs)]
         return torch.cat(given, axis)
 
@@ -151,9 +151,8 @@ def _concat_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 def _split_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     axis = int(node.attributes.get("axis", 0))
 
-    def split(inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    def split(inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         x = inputs[0]
-        assert x is not None
         return tuple(x.split(split_sizes(node, constants, x.shape[axis]), axis))
 
     return split

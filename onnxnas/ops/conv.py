@@ -140,9 +140,8 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
     dilations = node.attributes.get("dilations")
     static = node.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
 
-    def convolve(inputs: Sequence[Tensor | None]) -> Tensor:
+    def convolve(inputs: Sequence[Any]) -> Tensor:
         x, w = inputs[0], inputs[1]
-        assert x is not None and w is not None
         n = w.ndim - 2
         pads = fixed or resolved_pads(node, x.shape[2:], w.shape[2:])
         stride, dilation = strides or (1,) * n, dilations or (1,) * n
@@ -161,9 +160,8 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
         else None
     )
 
-    def transposed(inputs: Sequence[Tensor | None]) -> Tensor:
+    def transposed(inputs: Sequence[Any]) -> Tensor:
         x, w = inputs[0], inputs[1]
-        assert x is not None and w is not None
         n = w.ndim - 2
         stride, dilation = strides or (1,) * n, dilations or (1,) * n
         extra = node.attributes.get("output_padding", (0,) * n)

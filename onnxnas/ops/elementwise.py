@@ -38,7 +38,7 @@ def first_input_flow(flow: Flow, node: Node) -> None:
 def _unary(name: str, make: Callable[[Node], Callable[[Tensor], Tensor]]) -> OpSpec:
     def torch_function(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
         function = make(node)
-        return lambda inputs: function(inputs[0])  # type: ignore[arg-type]
+        return lambda inputs: function(inputs[0])
 
     return OpSpec(name, first_input_flow, torch_function)
 
@@ -52,7 +52,7 @@ def _plain(name: str, path: str) -> OpSpec:
         owner: Any = torch
         for part in path.split("."):
             owner = getattr(owner, part)
-        return owner  # type: ignore[no-any-return]
+        return owner
 
     return _unary(name, make)
 
@@ -64,7 +64,7 @@ def _activation(name: str, function: Callable[..., Any], **settings: tuple[str, 
         keywords = {
             k: node.attributes.get(attribute, default) for k, (attribute, default) in settings.items()
         }
-        return lambda x: function(x, **keywords)  # type: ignore[no-any-return]
+        return lambda x: function(x, **keywords)
 
     return _unary(name, make)
 
@@ -97,11 +97,10 @@ def _gelu(x: Tensor, approximate: str | bytes) -> Any:
 def _clip_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     low, high = node.attributes.get("min"), node.attributes.get("max")
 
-    def clip(inputs: Sequence[Tensor | None]) -> Tensor:
+    def clip(inputs: Sequence[Any]) -> Tensor:
         import torch
 
         x = inputs[0]
-        assert x is not None
         lower = inputs[1] if len(inputs) > 1 and inputs[1] is not None else low
         upper = inputs[2] if len(inputs) > 2 and inputs[2] is not None else high
         if lower is None and upper is None:
@@ -134,7 +133,7 @@ def _binary(name: str, make: Callable[[Node], Callable[..., Any]]) -> OpSpec:
         function = make(node)
         fixed = {i: torch.as_tensor(v) for i, v in constants.items()}
 
-        def call(inputs: Sequence[Tensor | None]) -> Any:
+        def call(inputs: Sequence[Any]) -> Any:
             return function(*(fixed[i] if x is None else x for i, x in enumerate(inputs)))
 
         return call
@@ -146,7 +145,7 @@ def _named(path: str) -> Callable[[Node], Callable[..., Any]]:
     def make(node: Node) -> Callable[..., Any]:
         import torch
 
-        return getattr(torch, path)  # type: ignore[no-any-return]
+        return getattr(torch, path)
 
     return make
 

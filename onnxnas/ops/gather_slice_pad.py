@@ -127,13 +127,13 @@ def _slice_edits(node: Node, kept: Kept) -> list[Edit]:
     order = attribute_or_input(node, "axes", 3, _constants(node, kept.constant))
     axes = [int(a) % len(shape) for a in (range(len(starts)) if order is None else order)]
     changed = [new[a] != ranges[a] for a in axes]
-    first = [new[a][0] if c else int(s) for a, c, s in zip(axes, changed, starts, strict=True)]
-    last = [new[a][1] if c else int(e) for a, c, e in zip(axes, changed, ends, strict=True)]
+    begin = [new[a][0] if c else int(s) for a, c, s in zip(axes, changed, starts, strict=True)]
+    stop = [new[a][1] if c else int(e) for a, c, e in zip(axes, changed, ends, strict=True)]
     if node.version < 10:
-        return [SetAttribute(node.name, "starts", tuple(first)), SetAttribute(node.name, "ends", tuple(last))]
+        return [SetAttribute(node.name, "starts", tuple(begin)), SetAttribute(node.name, "ends", tuple(stop))]
     return [
-        ReplaceConstant(node.name, 1, np.asarray(first, np.int64)),
-        ReplaceConstant(node.name, 2, np.asarray(last, np.int64)),
+        ReplaceConstant(node.name, 1, np.asarray(begin, np.int64)),
+        ReplaceConstant(node.name, 2, np.asarray(stop, np.int64)),
     ]
 
 
@@ -201,10 +201,9 @@ def _gather_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
     axis = int(node.attributes.get("axis", 0))
     fixed = torch.as_tensor(constants[1]).long() if 1 in constants else None
 
-    def gather(inputs: Sequence[Tensor | None]) -> Tensor:
+    def gather(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0] if inputs[0] is not None else torch.as_tensor(constants[0])
         index = fixed if fixed is not None else inputs[1]
-        assert index is not None
         index = index.to(x.device).long()
         length = x.shape[axis]
         index = torch.where(index < 0, index + length, index)
@@ -221,7 +220,7 @@ def _gather_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
 
 def _slice_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
-    def run(inputs: Sequence[Tensor | None]) -> Tensor:
+    def run(inputs: Sequence[Any]) -> Tensor:
         import torch
 
         x = inputs[0] if inputs[0] is not None else torch.as_tensor(constants[0])
@@ -229,8 +228,7 @@ def _slice_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
         for i, value in enumerate(inputs):
             if i and value is not None:
                 known[i] = value.detach().cpu().numpy()
-        ranges = _slice_ranges(node, known, x.shape)
-        assert ranges is not None
+        ranges = _slice_ranges(node, known, x.shape) or {}
         for axis, (start, end, step) in ranges.items():
             if step < 0:
                 index = torch.arange(start, end, step, device=x.device)
@@ -252,15 +250,13 @@ def _pad_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFuncti
     ]
     value = float(node.attributes.get("value", 0.0))
 
-    def pad(inputs: Sequence[Tensor | None]) -> Tensor:
+    def pad(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         known = {
             **constants,
             **{i: v.detach().cpu().numpy() for i, v in enumerate(inputs) if i and v is not None},
         }
-        widths = pad_widths(node, known, x.ndim)
-        assert widths is not None
+        widths = pad_widths(node, known, x.ndim) or []
         if kind == "constant":
             return F.pad(
                 x, [p for pair in reversed(widths) for p in pair], value=constant_scalar(known.get(2), value)

@@ -51,10 +51,8 @@ def _scatter_nd(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 def _cumsum(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     x, axis = inputs[0], int(inputs[1])
-    if node.attributes.get("reverse", 0):
-        total = x.flip(axis).cumsum(axis).flip(axis)
-    else:
-        total = x.cumsum(axis)
+    backward = node.attributes.get("reverse", 0)
+    total = x.flip(axis).cumsum(axis).flip(axis) if backward else x.cumsum(axis)
     return (total - x if node.attributes.get("exclusive", 0) else total).to(x.dtype)
 
 
@@ -107,7 +105,7 @@ def _factory(function: Plain) -> Callable[[Node, Constants, BatchNorm], TorchFun
 
         fixed = {i: torch.as_tensor(v) for i, v in constants.items()}
 
-        def run(inputs: Sequence[Tensor | None]) -> Tensor:
+        def run(inputs: Sequence[Any]) -> Tensor:
             given = [fixed.get(i) if x is None else x for i, x in enumerate(inputs)]
             return function(node, [x for x in given if x is not None])
 

@@ -100,8 +100,8 @@ def _batched(
 ) -> Layout:
     """Join both sides' batch axes as they broadcast; row and column axes have one owner each."""
     merged: list[Factor] = []
-    for index, (name, shape, layout) in enumerate(sides):
-        _, other_shape, other_layout = sides[1 - index]
+    for index, (_, _, layout) in enumerate(sides):
+        other, other_shape, other_layout = sides[1 - index]
         for factor in layout:
             batch = [x for x in factor.axes if x < rank - 2]
             alone = [
@@ -110,9 +110,9 @@ def _batched(
                 and other_shape[x - rank + len(other_shape)] != 1
                 and at(other_layout, x) is None
             ]  # fmt: skip
-            if alone and flow.is_constant(sides[1 - index][0]):
+            if alone and flow.is_constant(other):
                 factor = flow.labels.collapse(factor, alone[0], node.name)
-                flow.bind(sides[1 - index][0], alone[0] - rank + len(other_shape), factor.ids, node)
+                flow.bind(other, alone[0] - rank + len(other_shape), factor.ids, node)
             elif alone:
                 left = flow.labels.static(
                     factor, alone, node.name, "meets a tensor whose batch axis cannot change"
@@ -148,9 +148,8 @@ def _gemm_torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNo
     alpha, beta = float(node.attributes.get("alpha", 1.0)), float(node.attributes.get("beta", 1.0))
     trans_a, trans_b = bool(node.attributes.get("transA", 0)), bool(node.attributes.get("transB", 0))
 
-    def gemm(inputs: Sequence[Tensor | None]) -> Tensor:
+    def gemm(inputs: Sequence[Any]) -> Tensor:
         a, b = inputs[0], inputs[1]
-        assert a is not None and b is not None
         bias = inputs[2] if len(inputs) > 2 else None
         a = a.t() if trans_a else a
         b = b if trans_b else b.t()
@@ -165,7 +164,7 @@ def _gemm_torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNo
 def _matmul_torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> TorchFunction:
     import torch
 
-    return lambda inputs: torch.matmul(inputs[0], inputs[1])  # type: ignore[arg-type]
+    return lambda inputs: torch.matmul(inputs[0], inputs[1])
 
 
 register(

@@ -105,8 +105,9 @@ def _softmax_flow(flow: Flow, node: Node) -> None:
 def _batch_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     epsilon, name = float(node.attributes.get("epsilon", 1e-5)), node.name
 
-    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
-        return mode.batch_norm(name, *inputs, epsilon)  # type: ignore[arg-type]
+    def normalise(inputs: Sequence[Any]) -> Tensor:
+        x, scale, bias, mean, var = inputs
+        return mode.batch_norm(name, x, scale, bias, mean, var, epsilon)
 
     return normalise
 
@@ -115,7 +116,7 @@ def _instance_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> T
     from torch.nn import functional as F
 
     epsilon = float(node.attributes.get("epsilon", 1e-5))
-    return lambda inputs: F.instance_norm(inputs[0], weight=inputs[1], bias=inputs[2], eps=epsilon)  # type: ignore[arg-type]
+    return lambda inputs: F.instance_norm(inputs[0], weight=inputs[1], bias=inputs[2], eps=epsilon)
 
 
 def _group_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
@@ -123,9 +124,8 @@ def _group_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> Torc
 
     groups, epsilon = int(node.attributes["num_groups"]), float(node.attributes.get("epsilon", 1e-5))
 
-    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+    def normalise(inputs: Sequence[Any]) -> Tensor:
         x, scale, bias = inputs[:3]
-        assert x is not None and scale is not None and bias is not None
         if scale.shape[0] != x.shape[1]:  # opset 18: one value for each group
             scale, bias = (p.repeat_interleave(x.shape[1] // groups) for p in (scale, bias))
         return F.group_norm(x, groups, scale, bias, epsilon)
@@ -139,9 +139,8 @@ def _layer_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> Torc
     axis, epsilon = int(node.attributes.get("axis", -1)), float(node.attributes.get("epsilon", 1e-5))
     extra = len(node.outputs) > 1
 
-    def normalise(inputs: Sequence[Tensor | None]) -> Tensor | tuple[Tensor, ...]:
+    def normalise(inputs: Sequence[Any]) -> Tensor | tuple[Tensor, ...]:
         x, scale = inputs[0], inputs[1]
-        assert x is not None and scale is not None
         bias = inputs[2] if len(inputs) > 2 else None
         shape = x.shape[axis % x.ndim :]
         y = F.layer_norm(x, shape, scale.expand(shape), None if bias is None else bias.expand(shape), epsilon)
@@ -157,9 +156,8 @@ def _layer_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> Torc
 def _rms_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     axis, epsilon = int(node.attributes.get("axis", -1)), float(node.attributes.get("epsilon", 1e-5))
 
-    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+    def normalise(inputs: Sequence[Any]) -> Tensor:
         x, scale = inputs[0], inputs[1]
-        assert x is not None and scale is not None
         over = tuple(range(axis % x.ndim, x.ndim))
         return x * (x.square().mean(over, keepdim=True) + epsilon).rsqrt() * scale
 
@@ -173,9 +171,8 @@ def _softmax_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
     old = node.version < 13
     axis = int(node.attributes.get("axis", 1 if old else -1))
 
-    def normalise(inputs: Sequence[Tensor | None]) -> Tensor:
+    def normalise(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         if not old:
             return function(x, axis)
         rows = int(np.prod(x.shape[: axis % x.ndim]))

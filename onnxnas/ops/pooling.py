@@ -43,7 +43,7 @@ def _pool_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunct
     ceil = bool(node.attributes.get("ceil_mode", 0))
     maximum = node.op_type == "MaxPool"
     include = bool(node.attributes.get("count_include_pad", 0))
-    pool = {
+    pool: Any = {
         True: (F.max_pool1d, F.max_pool2d, F.max_pool3d),
         False: (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
     }[maximum][n - 1]
@@ -53,9 +53,8 @@ def _pool_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunct
             return pool(x, kernel, strides, pads, dilations, ceil)
         return pool(x, kernel, strides, pads, ceil, include)
 
-    def run(inputs: Sequence[Tensor | None]) -> Tensor:
+    def run(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         pads = resolved_pads(node, x.shape[2:], kernel)
         if all(a == b and 2 * a <= k for (a, b), k in zip(pads, kernel, strict=True)):
             return simple(x, tuple(a for a, _ in pads))
@@ -74,9 +73,8 @@ def _pool_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunct
 def _global_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     maximum = node.op_type == "GlobalMaxPool"
 
-    def run(inputs: Sequence[Tensor | None]) -> Tensor:
+    def run(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         over = tuple(range(2, x.ndim))
         return x.amax(over, keepdim=True) if maximum else x.mean(over, keepdim=True)
 

@@ -44,10 +44,9 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
     before = bool(node.attributes.get("linear_before_reset", 0))
     batch_first = bool(node.attributes.get("layout", 0))
 
-    def run(inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    def run(inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         given = [*inputs, *[None] * (8 - len(inputs))]
         x, w, r, b, _, h0, c0 = given[:7]
-        assert x is not None and w is not None and r is not None
         x = x.transpose(0, 1) if batch_first else x
         steps, batch, size = x.shape[0], x.shape[1], r.shape[-1]
         outputs, last_h, last_c = [], [], []

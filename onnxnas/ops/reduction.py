@@ -13,7 +13,7 @@ from onnxnas.ops.spec import BatchNorm, Flow, OpSpec, TorchFunction, attribute_o
 from onnxnas.types import Node
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Constants = Mapping[int, NDArray[Any]]
 
@@ -77,9 +77,8 @@ _FUNCTIONS["ReduceProd"] = _reduce_prod
 def _torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     function, keep = _FUNCTIONS[node.op_type], bool(node.attributes.get("keepdims", 1))
 
-    def reduce(inputs: Sequence[Tensor | None]) -> Any:
+    def reduce(inputs: Sequence[Any]) -> Any:
         x = inputs[0]
-        assert x is not None
         over = _axes(node, constants, x.ndim)
         return function(x, over, keep) if over else x
 

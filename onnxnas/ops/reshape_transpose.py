@@ -175,10 +175,9 @@ def _reshape_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
     target = None if 1 not in constants else tuple(int(v) for v in constants[1])
     copy_zero = not node.attributes.get("allowzero", 0)
 
-    def reshape(inputs: Sequence[Tensor | None]) -> Tensor:
+    def reshape(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
-        shape = target if target is not None else tuple(int(v) for v in inputs[1])  # type: ignore[union-attr]
+        shape = target if target is not None else tuple(int(v) for v in inputs[1])
         if copy_zero and 0 in shape:
             shape = tuple(x.shape[i] if v == 0 else v for i, v in enumerate(shape))
         return x.reshape(shape)
@@ -189,9 +188,8 @@ def _reshape_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
 def _flatten_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     axis = int(node.attributes.get("axis", 1))
 
-    def flatten(inputs: Sequence[Tensor | None]) -> Tensor:
+    def flatten(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         first = axis % x.ndim if axis < 0 else axis
         rows = 1
         for length in x.shape[:first]:
@@ -204,9 +202,8 @@ def _flatten_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
 def _transpose_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     perm = node.attributes.get("perm")
 
-    def transpose(inputs: Sequence[Tensor | None]) -> Tensor:
+    def transpose(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         return x.permute(perm if perm is not None else tuple(reversed(range(x.ndim))))
 
     return transpose
@@ -215,9 +212,8 @@ def _transpose_torch(node: Node, constants: Constants, mode: BatchNorm) -> Torch
 def _squeeze_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     axes = attribute_or_input(node, "axes", 1, constants)
 
-    def squeeze(inputs: Sequence[Tensor | None]) -> Tensor:
+    def squeeze(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         return x.squeeze() if axes is None else x.squeeze(tuple(int(a) for a in axes))
 
     return squeeze
@@ -226,9 +222,8 @@ def _squeeze_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
 def _unsqueeze_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     axes = [int(a) for a in attribute_or_input(node, "axes", 1, constants)]
 
-    def unsqueeze(inputs: Sequence[Tensor | None]) -> Tensor:
+    def unsqueeze(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         rank = x.ndim + len(axes)
         for axis in sorted(a % rank for a in axes):
             x = x.unsqueeze(axis)
@@ -242,21 +237,19 @@ def _expand_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
     fixed = None if 1 not in constants else tuple(int(v) for v in constants[1])
 
-    def expand(inputs: Sequence[Tensor | None]) -> Tensor:
+    def expand(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
-        shape = fixed if fixed is not None else tuple(int(v) for v in inputs[1])  # type: ignore[union-attr]
+        shape = fixed if fixed is not None else tuple(int(v) for v in inputs[1])
         return x.expand(torch.broadcast_shapes(x.shape, shape))
 
     return expand
 
 
 def _tile_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
-    def tile(inputs: Sequence[Tensor | None]) -> Tensor:
+    def tile(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         repeats = constants[1] if 1 in constants else inputs[1]
-        return x.repeat(tuple(int(r) for r in repeats))  # type: ignore[union-attr]
+        return x.repeat(tuple(int(r) for r in repeats))
 
     return tile
 
@@ -267,9 +260,8 @@ def _shape_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
     start, end = node.attributes.get("start", 0), node.attributes.get("end")
     whole = node.op_type == "Size"
 
-    def shape(inputs: Sequence[Tensor | None]) -> Tensor:
+    def shape(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         return torch.tensor(x.numel()) if whole else torch.tensor(x.shape[start:end], dtype=torch.int64)
 
     return shape

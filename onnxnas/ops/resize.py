@@ -116,9 +116,8 @@ def _resize_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
     matrices: dict[tuple[int, int, float], Tensor] = {}
 
-    def resize(inputs: Sequence[Tensor | None]) -> Tensor:
+    def resize(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         for axis, (length, scale) in enumerate(_targets(node, constants, inputs, tuple(x.shape))):
             n = x.shape[axis]
             if length == n and scale == 1.0:
@@ -134,7 +133,7 @@ def _resize_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
 
 def _targets(
-    node: Node, constants: Constants, inputs: Sequence[Tensor | None], shape: Shape
+    node: Node, constants: Constants, inputs: Sequence[Any], shape: Shape
 ) -> list[tuple[int, float]]:
     """(length, scale) for each axis."""
     scale_at = 1 if node.op_type == "Upsample" or node.version < 11 else 2
@@ -160,9 +159,8 @@ def _depth_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
     to_space = node.op_type == "DepthToSpace"
     column_row = node.attributes.get("mode", "DCR") == "CRD"
 
-    def run(inputs: Sequence[Tensor | None]) -> Tensor:
+    def run(inputs: Sequence[Any]) -> Tensor:
         x = inputs[0]
-        assert x is not None
         n, c, h, w = x.shape
         if not to_space:
             return (

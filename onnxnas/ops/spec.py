@@ -29,11 +29,12 @@ class BatchNorm(Protocol):
     """How BatchNormalization behaves now: training, evaluating or measuring statistics."""
 
     def batch_norm(
-        self, node: str, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float
+        self, node: str, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float, /
     ) -> Tensor: ...
 
 
-TorchFunction = Callable[[Sequence["Tensor | None"]], "Tensor | tuple[Tensor, ...]"]
+# Tensors of the node's inputs, None for absent ones, to its output or a tuple of its outputs.
+TorchFunction = Callable[[Sequence[Any]], Any]
 TorchFactory = Callable[[Node, Mapping[int, NDArray[Any]], BatchNorm], TorchFunction]
 
 
