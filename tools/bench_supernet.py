@@ -145,11 +145,12 @@ def main() -> None:
     hand = ResNet((arguments.depth - 2) // 6)
     loaded = graph.load(to_onnx(hand))
     places = space.build(analysis.analyse(loaded), loaded)
-    net = SuperNetwork(places, bf16=arguments.bf16)
+    net = SuperNetwork(places)
     x = torch.randn(arguments.batch, 3, 32, 32)
     y = torch.randint(10, (arguments.batch,))
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(x)[0], hand.eval()(x), rtol=1e-3, atol=1e-3)
+    net.bf16 = arguments.bf16
     hand, net = hand.to(arguments.device).train(), net.to(arguments.device).train()
     x, y = x.to(arguments.device), y.to(arguments.device)
     settings = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
