@@ -1,0 +1,59 @@
+"""What a user may choose about training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainSettings(BaseModel):
+    """Settings of one training run; the defaults suit images of about 32 x 32 and a pretrained network.
+
+    The learning rate warms up over the share `warmup` of the run, then follows half a cosine down to
+    `final_lr` times its peak. The run ends after `epochs`, or after `max_seconds` if that comes first: the
+    schedule then runs on the clock, so it still reaches its end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: str = Field("sandwich", description="sandwich, progressive, single_stage, fixed, or module:name")
+    random_subnets: int = Field(1, ge=0, description="random sub-networks per step")
+    epochs: Positive = 12.0
+    max_seconds: Positive | None = None
+    batch_size: int = Field(128, ge=1)
+
+    lr: Positive = 0.03
+    final_lr: Share = 0.01
+    warmup: Share = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    grad_clip: Positive | None = 5.0
+    optimizer: str = Field("sgd", description="sgd, or module:name of (groups, settings) -> Optimizer")
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="decay of the moving average of the weights that is kept in the end; None: no average"
+    )
+
+    loss: str = Field("auto", description="auto (the data's), cross_entropy, mse, l1, distillation, module:name")
+    distillation: Share = Field(0.7, description="weight of the teacher's outputs; the labels have the rest")
+    temperature: Positive = 2.0
+    in_place: bool = Field(False, description="sub-networks learn from the maximal one of the same step")
+    augment: bool = True
+
+    bf16: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
+
+    eval_every: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs between evaluations; 0: none")
+    eval_images: int = Field(2000, ge=1)
+    eval_random: int = Field(2, ge=0, description="random sub-networks evaluated, besides the extremes")
+    recalibration_images: int = Field(2048, ge=1)
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    log_steps: int = Field(50, ge=1)
+
+    def for_finetuning(self, **changes: Any) -> TrainSettings:
+        """The same for one network: no sampling, and these changes."""
+        body = {**self.model_dump(), "strategy": "fixed", "in_place": False, "eval_random": 0, **changes}
+        return TrainSettings.model_validate(body)
