@@ -86,7 +86,9 @@ def to_onnx(net: ResNet) -> onnx.ModelProto:
         parts = {"scale": bn.weight, "bias": bn.bias, "mean": bn.running_mean, "var": bn.running_var}
         for part, value in parts.items():
             constant(f"{name}.bn.{part}", value.detach().numpy())
-        return node("BatchNormalization", [y, *(f"{name}.bn.{p}" for p in parts)], name + ".bn", epsilon=bn.eps)
+        return node(
+            "BatchNormalization", [y, *(f"{name}.bn.{p}" for p in parts)], name + ".bn", epsilon=bn.eps
+        )
 
     x = node("Relu", [conv_bn("x", net.conv1, net.bn1, "stem")], "stem.relu")
     for i, block in enumerate(net.blocks):
@@ -131,7 +133,9 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--depth", type=int, default=20, help="6n+2 (default 20)")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=15)
@@ -154,7 +158,10 @@ def main() -> None:
     hand, net = hand.to(arguments.device).train(), net.to(arguments.device).train()
     x, y = x.to(arguments.device), y.to(arguments.device)
     settings = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
-    by_hand, shared = torch.optim.SGD(hand.parameters(), **settings), torch.optim.SGD(net.parameters(), **settings)
+    by_hand, shared = (
+        torch.optim.SGD(hand.parameters(), **settings),
+        torch.optim.SGD(net.parameters(), **settings),
+    )
     subnets = {"max": places.maximal(), "min": places.minimal()}
     for i in range(3):
         subnets[f"random {i}"] = places.random(np.random.default_rng(i))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from onnxnas.graph import Graph
 from onnxnas.types import Subnet
 from rewriters.edits import Edit
@@ -31,3 +33,15 @@ class FixedSpace:
     def plan(self, subnet: Subnet) -> tuple[Edit, ...]:
         """No edits: nothing can be chosen."""
         return ()
+
+    def maximal(self) -> Subnet:
+        """The network."""
+        return Subnet()
+
+    def minimal(self) -> Subnet:
+        """The network."""
+        return Subnet()
+
+    def random(self, rng: np.random.Generator, elastic: frozenset[str] = frozenset()) -> Subnet:
+        """The network."""
+        return Subnet()

@@ -63,10 +63,9 @@ class SuperNetwork(nn.Module):
             if old.shape != new.shape:
                 raise ConfigError(f"weight {name!r} has shape {new.shape}; the model's has {old.shape}")
             self._initializers[name] = new.astype(old.dtype)
-        trained = parameters.trainable(graph.nodes, self._initializers, graph.inputs)
+        trained = parameters.trainable(graph.nodes, graph.initializers, graph.inputs)
         floats = frozenset(name for name, v in self._initializers.items() if parameters.is_float(v))
         self._slots: dict[str, str] = {}
-        self._trained = trained
         for name in self._initializers:
             if name in floats:
                 value = torch.from_numpy(np.array(self._initializers[name]))
@@ -76,11 +75,7 @@ class SuperNetwork(nn.Module):
             for size in choice.choices:
                 if tuple(size) != tuple(choice.size):
                     self._add_matrix(choice.node, tuple(size))
-        for name, value in given.items():
-            if name not in self._slots:
-                raise ConfigError(f"weight {name!r} belongs to no initializer of the model")
-            with torch.no_grad():
-                self.tensor(name).copy_(torch.from_numpy(np.array(value)))
+        self.load(given)
         self.mode = BatchNormMode(
             {n.name: n.inputs[3] for n in graph.nodes if n.op_type == "BatchNormalization"}
         )

@@ -82,15 +82,9 @@ def trainable(
     return frozenset(found - pinned)
 
 
-def undecayed(
-    nodes: Iterable[Node], initializers: Mapping[str, NDArray[np.generic]]
-) -> frozenset[str]:
+def undecayed(nodes: Iterable[Node], initializers: Mapping[str, NDArray[np.generic]]) -> frozenset[str]:
     """Names of initializers that weight decay must leave alone: biases, norms, anything with one long axis."""
-    names = {
-        name
-        for name, value in initializers.items()
-        if sum(extent > 1 for extent in value.shape) <= 1
-    }
+    names = {name for name, value in initializers.items() if sum(extent > 1 for extent in value.shape) <= 1}
     for node in nodes:
         if node.op_type in _NORMS:
             names.update(name for name in node.inputs[1:] if name in initializers)

@@ -179,11 +179,12 @@ class Compiler:
                     own = kept.get(name, self.initializers[name])
                 if own is not None:
                     # the function is made with the value; the tensor is there for those that compute with it
+                    own = np.array(own)  # the file's arrays are read-only, which torch warns of
                     fixed[index] = own
                     extra += 1
                     key = f"\0{extra}"
                     slots[key] = len(slots)
-                    constants.append((slots[key], torch.from_numpy(np.array(own)).to(device)))
+                    constants.append((slots[key], torch.from_numpy(own).to(device)))
                     ins.append(slots[key])
                     continue
                 if name in self.initializers and name not in slots:
@@ -224,9 +225,7 @@ class Compiler:
 
     def _read(
         self, plan: Sequence[Edit], device: torch.device
-    ) -> tuple[
-        dict[str, str], dict[str, Node], dict[tuple[str, int], NDArray[np.generic]], dict[str, View]
-    ]:
+    ) -> tuple[dict[str, str], dict[str, Node], dict[tuple[str, int], NDArray[np.generic]], dict[str, View]]:
         alias: dict[str, str] = {}
         changed: dict[str, Node] = {}
         replaced: dict[tuple[str, int], NDArray[np.generic]] = {}
@@ -244,7 +243,7 @@ class Compiler:
                 case Keep() if edit.tensor in self.floats:
                     shape = self.initializers[edit.tensor].shape
                     axis = edit.axis % len(shape)
-                    extent = extents.get((edit.tensor, axis), shape[axis])
+                    extent = extents.get((edit.tensor, axis), int(shape[axis]))
                     extents[edit.tensor, axis] = len(edit.indices)
                     part = take(np.asarray(edit.indices), axis, extent, device)
                     if part is not None:

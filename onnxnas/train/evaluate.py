@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,7 +48,9 @@ class Judge:
         self.net, self.metric, self.bf16 = net, metric, bf16
         self.batch_size, self.limit, self.seed = batch_size, limit, seed
         self.recalibration_images = min(recalibration_images, data.train.n)
-        self._judged = TorchBatches(data.split(split), data, device=net.device, channels_last=net.channels_last)
+        self._judged = TorchBatches(
+            data.split(split), data, device=net.device, channels_last=net.channels_last
+        )
         self._training = TorchBatches(data.train, data, device=net.device, channels_last=net.channels_last)
         self._teacher = teacher
         self._cached: dict[str, list[tuple[dict[str, Tensor], Any]]] = {}
@@ -173,5 +174,3 @@ def evaluate(
 def _arrays(outputs: Sequence[Tensor]) -> NDArray[Any] | list[NDArray[Any]]:
     arrays = [output.detach().cpu().numpy() for output in outputs]
     return arrays[0] if len(arrays) == 1 else arrays
-
-

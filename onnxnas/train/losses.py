@@ -87,7 +87,9 @@ def task_loss(name: str, heads: Heads) -> TaskLoss:
         return lambda outputs, y: F.mse_loss(outputs[0], y.to(outputs[0].dtype).reshape(outputs[0].shape))
     if name == "l1":
         return lambda outputs, y: F.l1_loss(outputs[0], y.to(outputs[0].dtype).reshape(outputs[0].shape))
-    raise ConfigError(f"loss {name!r} is unknown; expected cross_entropy, mse, l1, distillation or module:name")
+    raise ConfigError(
+        f"loss {name!r} is unknown; expected cross_entropy, mse, l1, distillation or module:name"
+    )
 
 
 def distillation_loss(heads: Heads, temperature: float) -> DistillationLoss:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnxnas.plugins import is_reference, load_object
 from onnxnas.errors import ConfigError
+from onnxnas.plugins import is_reference, load_object
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.settings import TrainSettings
 

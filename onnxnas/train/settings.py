@@ -20,7 +20,9 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    strategy: str = Field("sandwich", description="sandwich, progressive, single_stage, fixed, or module:name")
+    strategy: str = Field(
+        "sandwich", description="sandwich, progressive, single_stage, fixed, or module:name"
+    )
     random_subnets: int = Field(1, ge=0, description="random sub-networks per step")
     epochs: Positive = 12.0
     max_seconds: Positive | None = None
@@ -34,10 +36,13 @@ class TrainSettings(BaseModel):
     grad_clip: Positive | None = 5.0
     optimizer: str = Field("sgd", description="sgd, or module:name of (groups, settings) -> Optimizer")
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="decay of the moving average of the weights that is kept in the end; None: no average"
+        None,
+        description="decay of the moving average of the weights that is kept in the end; None: no average",
     )
 
-    loss: str = Field("auto", description="auto (the data's), cross_entropy, mse, l1, distillation, module:name")
+    loss: str = Field(
+        "auto", description="auto (the data's), cross_entropy, mse, l1, distillation, module:name"
+    )
     distillation: Share = Field(0.7, description="weight of the teacher's outputs; the labels have the rest")
     temperature: Positive = 2.0
     in_place: bool = Field(False, description="sub-networks learn from the maximal one of the same step")

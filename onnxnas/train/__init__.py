@@ -1,0 +1,24 @@
+"""Training of the super-network and of single sub-networks."""
+
+from onnxnas.train.checkpoint import load_weights
+from onnxnas.train.evaluate import Judge, evaluate, frozen, original
+from onnxnas.train.finetune import FineTuned, finetune, teacher_of
+from onnxnas.train.loop import TrainResult, train
+from onnxnas.train.settings import TrainSettings
+from onnxnas.train.strategies import STRATEGIES, Strategy
+
+__all__ = [
+    "STRATEGIES",
+    "FineTuned",
+    "Judge",
+    "Strategy",
+    "TrainResult",
+    "TrainSettings",
+    "evaluate",
+    "finetune",
+    "frozen",
+    "load_weights",
+    "original",
+    "teacher_of",
+    "train",
+]

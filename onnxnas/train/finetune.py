@@ -1,0 +1,96 @@
+"""A short training of one chosen sub-network, on its own.
+
+The sub-network has been cut out of the file before, so only its own weights are trained and a step costs what
+the small network costs. Nothing else of the super-network is changed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxnas.data import DataSet
+from onnxnas.data.metrics import Metric, get_metric
+from onnxnas.graph import Graph
+from onnxnas.supernet import FixedSpace, SuperNetwork
+from onnxnas.train.evaluate import Judge, frozen
+from onnxnas.train.loop import Event, TrainResult, train
+from onnxnas.train.settings import TrainSettings
+from onnxnas.types import Subnet
+from rewriters.edits import Edit, SetInitializer
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """`weights` by initializer name of the graph that was trained, recalibrated statistics included.
+
+    `before` and `after` are qualities on the validation split, both recalibrated. When training made it
+    worse, `weights` are those before it (`kept` False) with recalibrated statistics.
+    """
+
+    weights: Mapping[str, NDArray[Any]]
+    before: float
+    after: float
+    kept: bool
+    training: TrainResult
+
+    def edits(self) -> tuple[Edit, ...]:
+        """For `graph.rewrite` of the same graph."""
+        return tuple(SetInitializer(name, value) for name, value in self.weights.items())
+
+
+def teacher_of(graph: Graph) -> SuperNetwork:
+    """The network of this file, frozen, to learn from."""
+    return frozen(SuperNetwork(FixedSpace(graph)))
+
+
+def finetune(
+    graph: Graph,
+    data: DataSet,
+    settings: TrainSettings,
+    *,
+    teacher: SuperNetwork | None,
+    directory: Path | None = None,
+    seed: int = 0,
+    metric: Metric | None = None,
+    on_event: Event | None = None,
+) -> FineTuned:
+    """Train the network of `graph` (a sub-network as ONNX, loaded again) on labels and the teacher's outputs.
+
+    `teacher` is `teacher_of` the original model; None: the sub-network as it is. `directory` holds the
+    checkpoints. Raises as `train`.
+    """
+    net = SuperNetwork(FixedSpace(graph))
+    if teacher is not None:
+        net.to(teacher.device)
+    metric = metric or get_metric(data.metric)
+    settings = settings.for_finetuning()
+    judge = Judge(
+        net,
+        data,
+        "val",
+        metric,
+        recalibration_images=settings.recalibration_images,
+        limit=settings.eval_images,
+        seed=seed,
+        teacher=teacher,
+    )
+    only = Subnet()
+    statistics = judge.statistics(only)
+    before = judge.quality(only, statistics)
+    old = net.weights()
+    result = train(
+        net, data, settings, directory=directory, teacher=teacher, seed=seed, metric=metric, on_event=on_event
+    )
+    tuned = judge.statistics(only)
+    after = judge.quality(only, tuned)
+    kept = after >= before
+    if not kept:
+        net.load(old)
+        tuned = statistics
+    net.activate(only)
+    return FineTuned(net.live_values(tuned), before, after, kept, result)
