@@ -148,7 +148,7 @@ def main() -> None:
 
     hand = ResNet((arguments.depth - 2) // 6)
     loaded = graph.load(to_onnx(hand))
-    places = space.build(analysis.analyse(loaded), loaded)
+    places = space.build(analysis.analyse(loaded))
     net = SuperNetwork(places)
     x = torch.randn(arguments.batch, 3, 32, 32)
     y = torch.randint(10, (arguments.batch,))
