@@ -42,7 +42,11 @@ def built(name: str) -> tuple[Graph, SearchSpace]:
 
 def choices(places: SearchSpace) -> list[Subnet]:
     rng = np.random.default_rng(5)
-    return [places.minimal(), *(places.random(rng) for _ in range(3)), places.random(rng, frozenset({"width"}))]
+    return [
+        places.minimal(),
+        *(places.random(rng) for _ in range(3)),
+        places.random(rng, frozenset({"width"})),
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(graphs.NETWORKS))

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def compiler(nodes: Sequence[Node], values: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Compiler:
     floats = frozenset(name for name, v in values.items() if v.dtype.kind == "f")
 
-    def make(node: Node, constants: Mapping[int, np.ndarray]):  # noqa: ANN202 (a fake operator table)
+    def make(node: Node, constants: Mapping[int, np.ndarray]):
         if node.op_type == "Scale":
             factor = node.attributes.get("by", 1.0) * float(constants[1].sum() if 1 in constants else 1)
             return lambda x: x[0] * factor
@@ -46,7 +46,9 @@ def run(program: Program, x: Tensor, values: Mapping[str, np.ndarray]) -> tuple[
     most = 0
     for step in program.steps:
         result = step.function([slots[i] for i in step.inputs])
-        for index, part in zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=False):
+        for index, part in zip(
+            step.outputs, result if isinstance(result, tuple) else (result,), strict=False
+        ):
             if index >= 0:
                 slots[index] = part
         most = max(most, sum(v is not None for i, v in enumerate(slots) if i not in fixed))
@@ -57,7 +59,8 @@ def run(program: Program, x: Tensor, values: Mapping[str, np.ndarray]) -> tuple[
 
 def chain(n: int) -> list[Node]:
     return [
-        Node(f"n{i}", "Sum", "", 1, ("x" if i == 0 else f"t{i - 1}", f"w{i}"), (f"t{i}",), {}) for i in range(n)
+        Node(f"n{i}", "Sum", "", 1, ("x" if i == 0 else f"t{i - 1}", f"w{i}"), (f"t{i}",), {})
+        for i in range(n)
     ]
 
 
