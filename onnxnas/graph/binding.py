@@ -42,6 +42,16 @@ def declared(value: ValueInfoProto) -> Declared | None:
     return tuple(dims)
 
 
+def exact(value: ValueInfoProto | None) -> Shape | None:
+    """The dimensions of a value when all are known (a size of 0 is possible here), else None."""
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    if any(dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0 for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
 def real_inputs(graph: GraphProto) -> list[ValueInfoProto]:
     """The inputs that are not initializers."""
     weights = {tensor.name for tensor in graph.initializer}

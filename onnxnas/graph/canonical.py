@@ -1,33 +1,55 @@
-"""The canonical form of a model, by `rewriters.canonicalise`."""
+"""The canonical form of a model and what is known of its tensors, by `rewriters.canonicalise`.
+
+It asks onnx for the types of single nodes in this process; a model comes here only after the child
+process has survived the checker and shape inference on all of them.
+"""
 
 from __future__ import annotations
 
-from onnx import AttributeProto, ModelProto
+from collections.abc import Mapping
 
-try:
-    from rewriters import canonicalise as _full
-except ImportError:
-    _full = None
+from onnx import GraphProto, ModelProto, ValueInfoProto, helper
+
+import rewriters
+from onnxnas.errors import ModelError
+from onnxnas.graph import binding
+from onnxnas.graph.child import Child, strip
+from onnxnas.types import Shape
 
 
 def canonicalise(proto: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
-    if _full is not None:
-        result = _full(proto, None)
-        return result.model, tuple(result.notes)
-    graph = proto.graph
-    kept = []
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].type == AttributeProto.TENSOR:
-            tensor = graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-        else:
-            kept.append(type(node).FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(kept)
-    seen: set[str] = set()
-    for index, node in enumerate(graph.node):
-        if not node.name or node.name in seen:
-            node.name = f"{node.op_type}_{index}"
-        seen.add(node.name)
-    return proto, ()
+    """The canonical model and notes on what was done. Raises ModelError."""
+    try:
+        result = rewriters.canonicalise(proto, None)
+    except ValueError as error:
+        raise ModelError(f"cannot be brought into canonical form: {error}") from None
+    return result.model, result.notes
+
+
+def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) -> dict[str, ValueInfoProto]:
+    """What follows for every value of a canonical model from the concrete shapes of its inputs.
+
+    Where shape inference gets stuck on computed shapes, they are computed with the concrete numbers first.
+    """
+    concrete = binding.concrete(strip(proto), bound)
+    found = _values(child.infer(concrete))
+    made = [name for node in proto.graph.node for name in node.output if name]
+    unknown = [name for name in made if binding.exact(found.get(name)) is None]
+    if not unknown:
+        return found
+    outputs = {output.name for output in concrete.graph.output}
+    kept = [ValueInfoProto(name=name) for name in unknown if name not in outputs]
+    concrete.graph.output.extend(kept)  # as an output, a value survives folding
+    folded = rewriters.canonicalise(concrete, None).model
+    more = {**_values(folded.graph), **_values(child.infer(strip(folded)))}
+    return found | {name: more[name] for name in unknown if name in more}
+
+
+def _values(graph: GraphProto) -> dict[str, ValueInfoProto]:
+    """By name; a value that folding made an initializer is known by its shape."""
+    found = {
+        tensor.name: helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+    }
+    found.update((value.name, value) for value in (*graph.input, *graph.value_info, *graph.output))
+    return found

@@ -15,7 +15,7 @@ from google.protobuf.message import EncodeError
 from onnx import GraphProto, ModelProto
 
 from onnxnas.errors import EnvironmentProblem, ModelError
-from onnxnas.graph import tensors
+from onnxnas.graph import tensors, worker
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.worker import frame, read_frame
 
@@ -35,7 +35,7 @@ class Child:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         environment["OPENBLAS_NUM_THREADS"] = "1"
         seconds = max(1, int(limits.seconds))
-        command = [sys.executable, "-P", "-m", "onnxnas.graph.worker", str(limits.memory), str(seconds)]
+        command = [sys.executable, "-P", worker.__file__, str(limits.memory), str(seconds)]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -58,7 +58,7 @@ def read(model: onnx.ModelProto, directory: Path, digest: str, limits: Limits) -
             state.update(data)
             tensor.raw_data = data
             tensor.ClearField("external_data")
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.ClearField("data_location")
     finally:
         for descriptor in files.values():
             os.close(descriptor)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _load(
         digest = _digest(proto)
     else:
         path = Path(model)
-        proto, digest, _ = source.read(path, limits)
+        proto, digest = source.read(path, limits)
     notes = validate.check(proto, limits)
     if any(external.is_external(tensor) for tensor in proto.graph.initializer):
         if path is None:
@@ -81,13 +81,11 @@ def _load(
     description = _describe(proto, path)
     proto, more = canonical.canonicalise(proto)
     description["notes"] = (*notes, *more)
-    stripped = strip(proto)
-    symbolic = child.infer(stripped)
     bound = binding.bind(proto.graph, given)
-    inferred = child.infer(binding.concrete(stripped, bound))
+    inferred = canonical.infer(proto, bound, child)
     return Graph(
         nodes=_nodes(proto, scopes),
-        tensors=_tensors(proto.graph, symbolic, inferred, bound),
+        tensors=_tensors(proto.graph, inferred, bound),
         initializers=tensors.Initializers(proto.graph.initializer),
         inputs=tuple(bound),
         outputs=tuple(value.name for value in proto.graph.output),
@@ -181,39 +179,18 @@ def _nodes(proto: ModelProto, scopes: Mapping[str, str]) -> tuple[Node, ...]:
 
 
 def _tensors(
-    graph: GraphProto, symbolic: GraphProto, inferred: GraphProto, bound: Mapping[str, Shape | None]
+    graph: GraphProto, inferred: Mapping[str, onnx.ValueInfoProto], bound: Mapping[str, Shape | None]
 ) -> dict[str, TensorInfo]:
     """Every value of the graph with its type, its symbolic and its concrete shape."""
-    names = list(bound)
-    names += [name for node in graph.node for name in node.output if name]
-    types: dict[str, int] = {}
-    said: dict[str, binding.Declared | None] = {}
-    for value in _values(symbolic):
-        types[value.name] = value.type.tensor_type.elem_type
-        said[value.name] = binding.declared(value)
-    sizes: dict[str, Shape | None] = {}
-    for value in _values(inferred):
-        types[value.name] = value.type.tensor_type.elem_type or types.get(value.name, 0)
-        dims = _exact(value)
-        sizes[value.name] = dims
+    said = {value.name: value for value in (*graph.value_info, *graph.output, *graph.input)}
     found = {}
-    for name in names:
-        shape = bound[name] if name in bound else sizes.get(name)
-        found[name] = TensorInfo(name, tensors.numpy_dtype(types.get(name, 0)), shape, said.get(name))
+    for name in (*bound, *(name for node in graph.node for name in node.output if name)):
+        values = [value for value in (inferred.get(name), said.get(name)) if value is not None]
+        kind = next((k for value in values if (k := value.type.tensor_type.elem_type)), 0)
+        shape = bound[name] if name in bound else binding.exact(inferred.get(name))
+        symbolic = binding.declared(said[name]) if name in said else None
+        found[name] = TensorInfo(name, tensors.numpy_dtype(kind), shape, symbolic)
     for tensor in graph.initializer:
         dims = tuple(tensor.dims)
         found[tensor.name] = TensorInfo(tensor.name, tensors.numpy_dtype(tensor.data_type), dims, dims)
     return found
-
-
-def _values(graph: GraphProto) -> Iterable[onnx.ValueInfoProto]:
-    return (*graph.input, *graph.value_info, *graph.output)
-
-
-def _exact(value: onnx.ValueInfoProto) -> Shape | None:
-    """The dimensions when all are known (a size of 0 is possible here), else None."""
-    kind = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
-        return None
-    dims = tuple(dim.dim_value if dim.WhichOneof("value") == "dim_value" else -1 for dim in kind.shape.dim)
-    return None if any(dim < 0 for dim in dims) else dims

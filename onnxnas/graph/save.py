@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+import rewriters
 from onnxnas.errors import EnvironmentProblem, ModelError
 from onnxnas.graph.model import Graph
 from rewriters.edits import Edit, SetInitializer
@@ -29,8 +30,6 @@ def rewrite(
 
     Raises ModelError when the edits are refused, with the reason and the node.
     """
-    import rewriters
-
     values = [SetInitializer(name, np.asarray(value)) for name, value in (weights or {}).items()]
     result = rewriters.apply(graph.model, [*edits, *values])
     if isinstance(result, rewriters.Refusal):
@@ -85,7 +84,7 @@ def _externalise(model: ModelProto, skeleton: ModelProto, location: str, file: B
         data = tensor.raw_data
         file.write(b"\0" * (-file.tell() % _ALIGN))
         target = skeleton.graph.initializer.add(
-            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
         )
         target.data_location = TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", str(file.tell())), ("length", str(len(data)))):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -54,14 +55,16 @@ def looks_like(head: bytes) -> str:
     return ""
 
 
-def read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, str, int]:
-    """The parsed model of a file, its SHA-256 (hex) and its size in bytes.
+def read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, str]:
+    """The parsed model of a file and the file's SHA-256 (hex).
 
     Raises ModelError: no such file, not a regular file, too large, empty, not ONNX, truncated.
     """
     data = _bytes(path, limits)
-    model = parse(data)
-    return model, hashlib.sha256(data).hexdigest(), len(data)
+    with ThreadPoolExecutor(1) as pool:  # hashing needs no interpreter lock
+        digest = pool.submit(lambda: hashlib.sha256(data).hexdigest())
+        model = parse(data)
+        return model, digest.result()
 
 
 def parse(data: bytes) -> onnx.ModelProto:
@@ -76,7 +79,7 @@ def parse(data: bytes) -> onnx.ModelProto:
             raise ModelError(
                 f"not an ONNX model, or a truncated or damaged one: the {len(data):,} bytes do not parse"
             ) from None
-    if model.HasField("graph") and model.graph.ByteSize() > 0:
+    if model.HasField("graph") and model.graph.ListFields():
         return model
     if what:
         raise ModelError(f"not an ONNX model: it is {what}")

@@ -1,9 +1,10 @@
-"""The child process: the only place where onnx's native code meets a model from outside.
+"""The child process, in which onnx's native code first meets a model from outside.
 
-`python -m onnxnas.graph.worker MEMORY SECONDS` answers requests on standard input until it ends. A request is
-one byte of operation (c: check, i: infer shapes, f: inline local functions), eight bytes of length
-(little endian) and a serialized model. An answer is one byte (k: done, e: refused), eight bytes of
-length and a payload: nothing, a GraphProto that has only the inferred values, a model, or a message.
+`python worker.py MEMORY SECONDS` (as a file: it needs onnx and nothing of this package) answers requests
+on standard input until it ends. A request is one byte of operation (c: check, i: infer shapes, f: inline
+local functions), eight bytes of length (little endian) and a serialized model. An answer is one byte
+(k: done, e: refused), eight bytes of length and a payload: nothing, a GraphProto that has only the
+inferred values, a model, or a message.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def _answer(kind: bytes, payload: bytes) -> bytes:
 
     if kind == b"c":
         onnx.checker.check_model(payload)
+        onnx.shape_inference.infer_shapes(payload, data_prop=True)
         return b""
     model = onnx.ModelProto()
     model.ParseFromString(payload)

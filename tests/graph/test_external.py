@@ -85,7 +85,9 @@ def test_symbolic_link(small: ModelProto, refuse: Refuse, outside: Path, tmp_pat
     assert "cp -L" in message
 
 
-def test_symbolic_link_to_a_directory(small: ModelProto, refuse: Refuse, outside: Path, tmp_path: Path) -> None:
+def test_symbolic_link_to_a_directory(
+    small: ModelProto, refuse: Refuse, outside: Path, tmp_path: Path
+) -> None:
     (tmp_path / "sub").symlink_to(outside.parent)
     assert "symbolic link" in refuse(refer(small, location="sub/canary"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,16 @@ def test_one_symbol_one_value() -> None:
 def test_attributes_are_python_values() -> None:
     tensor = numpy_helper.from_array(np.array([1.5], np.float32))
     node = helper.make_node(
-        "Thing", ["image"], ["t"], domain="org.example", i=3, f=0.5, s="text", ints=[1, 2], floats=[1.0], t=tensor
+        "Thing",
+        ["image"],
+        ["t"],
+        domain="org.example",
+        i=3,
+        f=0.5,
+        s="text",
+        ints=[1, 2],
+        floats=[1.0],
+        t=tensor,
     )
     model = image("N", 5, 8, 8)
     model.graph.node.append(node)
@@ -266,7 +276,7 @@ def test_source_describes_the_file() -> None:
 
 def chain(length: int) -> ModelProto:
     names = ["x", *(f"t{i}" for i in range(length - 1)), "y"]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
     info: Callable[[str], onnx.ValueInfoProto] = lambda n: helper.make_tensor_value_info(  # noqa: E731
         n, TensorProto.FLOAT, ["N", 4]
     )

@@ -193,7 +193,9 @@ def test_body_reads_a_value_that_is_nowhere(small: ModelProto, refuse: Refuse) -
     body = helper.make_graph([helper.make_node("Relu", ["ghost"], ["t"], name="inner")], "body", [], [out])
     flag = numpy_helper.from_array(np.array(True), "flag")
     small.graph.initializer.append(flag)
-    small.graph.node.append(helper.make_node("If", ["flag"], ["z"], name="if", then_branch=body, else_branch=body))
+    small.graph.node.append(
+        helper.make_node("If", ["flag"], ["z"], name="if", then_branch=body, else_branch=body)
+    )
     message = refuse(small)
     assert "'ghost'" in message
 
