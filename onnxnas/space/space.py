@@ -127,13 +127,12 @@ class SearchSpace:
     def validate(self, subnet: Subnet) -> None:
         """Raises ConfigError when a name or a value does not exist here, saying what does."""
         names = {d.name: d for d in self.dimensions}
-        chosen: dict[str, Any] = {**dict.fromkeys(subnet.skip, True), **subnet.width, **subnet.kernel}
-        for name, value in chosen.items():
-            if name not in names:
-                known = ", ".join(list(names)[:8]) + (", ..." if len(names) > 8 else "")
-                raise ConfigError(
-                    f"sub-network: no block, group or kernel is called '{name}'; there are {known}"
-                )
+        kinds = (("depth", dict.fromkeys(subnet.skip, True)), ("width", subnet.width), ("kernel", subnet.kernel))
+        for kind, name, value in ((kind, *item) for kind, chosen in kinds for item in chosen.items()):
+            if name not in names or names[name].kind != kind:
+                some = [d.name for d in self.dimensions if d.kind == kind]
+                known = ", ".join(some[:8]) + (", ..." if len(some) > 8 else "") if some else "none"
+                raise ConfigError(f"sub-network: got {kind} of '{name}', which is not there; there are {known}")
             if value not in names[name].choices:
                 raise ConfigError(
                     f"sub-network: {names[name].kind} of '{name}' cannot be {value}; "

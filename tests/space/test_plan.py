@@ -1,0 +1,126 @@
+"""Rewritten sub-networks against the full network with zeros (`testing.reference`)."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxnas import space as spaces
+from onnxnas.analysis import analyse
+from onnxnas.graph import example_inputs, load, rewrite
+from onnxnas.testing import graphs
+from onnxnas.testing.reference import masked_model
+from onnxnas.types import Subnet
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
+
+
+def worst(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    """Largest |a - b| / max |b| over the outputs."""
+    assert [x.shape for x in a] == [x.shape for x in b]
+    return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-9)) for x, y in zip(a, b, strict=True))
+
+
+def build(model: onnx.ModelProto) -> spaces.SearchSpace:
+    return spaces.build(analyse(load(model)))
+
+
+@pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
+def test_sub_networks_equal_the_network_with_zeros(name: str) -> None:
+    space = build(graphs.NETWORKS[name]())
+    feeds = example_inputs(space.graph, seed=1, batch=3)
+    rng = np.random.default_rng(0)
+    widths_only = space.random(rng, {"width"})
+    for subnet in (space.minimal(), widths_only, *(space.random(rng) for _ in range(4))):
+        small = rewrite(space.graph, space.plan(subnet))
+        onnx.checker.check_model(small)
+        assert worst(run(small, feeds), run(masked_model(space, subnet), feeds)) < 1e-4, subnet.key()
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000))
+def test_random_networks_and_sub_networks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    space = build(graphs.random_cnn(rng, blocks=int(rng.integers(1, 5))))
+    feeds = example_inputs(space.graph, seed=seed, batch=2)
+    for subnet in (space.minimal(), space.random(rng)):
+        small = rewrite(space.graph, space.plan(subnet))
+        assert worst(run(small, feeds), run(masked_model(space, subnet), feeds)) < 1e-4, subnet.key()
+
+
+@pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
+def test_the_maximal_sub_network_is_the_original(name: str) -> None:
+    model = graphs.NETWORKS[name]()
+    space = build(model)
+    feeds = example_inputs(space.graph, seed=2, batch=2)
+    assert space.plan(Subnet()) == ()
+    assert worst(run(rewrite(space.graph, ()), feeds), run(model, feeds)) < 1e-5
+
+
+@pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
+def test_sorting_changes_nothing(name: str) -> None:
+    model = graphs.NETWORKS[name]()
+    analysis = analyse(load(model))
+    rng = np.random.default_rng(3)
+    order = {g.id: rng.permutation(g.size) for g in analysis.groups}
+    edits = spaces.sorting_edits(analysis, order)
+    assert bool(edits) == any((o != np.arange(o.size)).any() for o in order.values())
+    feeds = example_inputs(analysis.graph, seed=4, batch=2)
+    assert worst(run(rewrite(analysis.graph, edits), feeds), run(model, feeds)) < 1e-5
+
+
+def test_sorted_weights_make_a_width_a_prefix() -> None:
+    model = graphs.resnet()
+    analysis = analyse(load(model))
+    by_l1 = spaces.build(analysis)
+    resorted = analyse(load(rewrite(analysis.graph, spaces.sorting_edits(analysis, dict(by_l1.order)))))
+    prefix = spaces.build(resorted, order="none")
+    feeds = example_inputs(analysis.graph, seed=5, batch=2)
+    subnet = by_l1.minimal()
+    a = run(rewrite(analysis.graph, by_l1.plan(subnet)), feeds)
+    b = run(rewrite(resorted.graph, prefix.plan(subnet)), feeds)
+    assert worst(a, b) < 1e-5
+
+
+def counted(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> tuple[int, int]:
+    """MACs and weights of a model, from the shapes that ONNX Runtime really computes."""
+    outputs = {o for n in model.graph.node for o in n.output if o}
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(o) for o in sorted(outputs))
+    shapes = {o: v.shape for o, v in zip(sorted(outputs), run(probe, feeds), strict=True)}
+    shapes |= {k: v.shape for k, v in feeds.items()}
+    weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    shapes |= weights
+    macs, used = 0, set()
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        used |= {i for i in node.input[:2] if i in weights}
+        y = int(np.prod(shapes[node.output[0]]))
+        if node.op_type == "Conv":
+            macs += y * int(np.prod(weights[node.input[1]][1:]))
+        else:
+            macs += y * shapes[node.input[0]][-1]
+    return macs, sum(int(np.prod(weights[w])) for w in used)
+
+
+@pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
+def test_claimed_cost_is_the_counted_one(name: str) -> None:
+    space = build(graphs.NETWORKS[name]())
+    feeds = example_inputs(space.graph, seed=6, batch=1)
+    rng = np.random.default_rng(7)
+    for subnet in (Subnet(), space.minimal(), space.random(rng), space.random(rng)):
+        cost = space.cost(subnet)
+        assert (cost.macs, cost.params) == counted(rewrite(space.graph, space.plan(subnet)), feeds)
