@@ -3,7 +3,8 @@
 from onnxnas.train.checkpoint import load_weights
 from onnxnas.train.evaluate import Judge, evaluate, frozen, original
 from onnxnas.train.finetune import FineTuned, finetune, teacher_of
-from onnxnas.train.loop import TrainResult, train
+from onnxnas.train.loop import train
+from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import STRATEGIES, Strategy
 

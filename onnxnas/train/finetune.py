@@ -18,7 +18,8 @@ from onnxnas.data.metrics import Metric, get_metric
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.evaluate import Judge, frozen
-from onnxnas.train.loop import Event, TrainResult, train
+from onnxnas.train.loop import train
+from onnxnas.train.record import Event, TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.types import Subnet
 from rewriters.edits import Edit, SetInitializer

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -116,20 +115,16 @@ def distillation_loss(heads: Heads, temperature: float) -> DistillationLoss:
 class Criterion:
     """The loss of one sub-network: (1 - w) x labels + w x teacher; only the teacher when there are no labels.
 
-    Raises ConfigError when there is neither.
+    `graph` is the network's, which says what its outputs are. Raises ConfigError for an unknown loss.
     """
 
-    def __init__(
-        self, graph: Graph, data: DataSet, loss: str, weight: float, temperature: float, has_teacher: bool
-    ) -> None:
+    def __init__(self, graph: Graph, data: DataSet, loss: str, weight: float, temperature: float) -> None:
         heads = Heads.of(graph, data.task)
         name = data.loss if loss == "auto" else loss
         labelled = data.train.y is not None and name != "distillation"
         self.labels = task_loss(name, heads) if labelled else None
         self.weight = weight if labelled else 1.0
         self.distil = distillation_loss(heads, temperature)
-        if self.labels is None and not has_teacher:
-            raise ConfigError("there are neither labels nor a teacher to learn from")
 
     @property
     def needs_teacher(self) -> bool:
@@ -151,8 +146,3 @@ class Criterion:
 def detached(outputs: Outputs) -> tuple[Tensor, ...]:
     """The outputs without their history."""
     return tuple(output.detach() for output in outputs)
-
-
-def is_finite(loss: Tensor) -> bool:
-    """Whether the loss is a number."""
-    return bool(torch.isfinite(loss))

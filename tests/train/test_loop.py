@@ -1,0 +1,184 @@
+"""The training loop: it learns, records, is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from onnxnas.errors import CheckFailed, Interrupted, RunError
+from onnxnas.supernet import SuperNetwork
+from onnxnas.train import TrainSettings, load_weights, train
+from onnxnas.train import loop as loop_module
+from tests.train import tiny
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def stop_at(step: int) -> Callable[[], bool]:
+    calls = iter(range(1, 10_000))
+    return lambda: next(calls) >= step
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("strategy", ["sandwich", "progressive", "single_stage", "fixed"])
+def test_loss_falls_and_quality_rises(strategy: str, tmp_path: Path) -> None:
+    net = SuperNetwork(tiny.places())
+    rows: list[Any] = []
+    options = tiny.settings(strategy=strategy, epochs=8, eval_every=8, log_steps=1, random_subnets=2)
+    result = train(net, tiny.data(), options, directory=tmp_path, on_event=rows.append)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    evaluations = [row["eval"] for row in rows if "eval" in row]
+    assert len(evaluations) == 2
+    assert result.evaluation == evaluations[-1]
+    assert evaluations[-1]["max"] > 65 > evaluations[0]["max"]
+    assert result.steps == 24
+    assert ("min" in result.evaluation) is (strategy != "fixed")
+
+
+def test_rows_of_the_log(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    options = tiny.settings(eval_every=1, log_steps=2)
+    train(SuperNetwork(tiny.places()), tiny.data(), options, directory=tmp_path, on_event=seen.append)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows == seen
+    steps = [row for row in rows if "loss" in row]
+    assert set(steps[0]) == {"epoch", "step", "seconds", "lr", "loss", "images_per_second"}
+    assert [row["step"] for row in steps] == [1, 2, 4, 6, 8, 9]
+    assert [row["epoch"] for row in rows if "eval" in row] == [0, 1, 2, 3]
+    assert set(rows[0]["eval"]) == {"max", "min", "random_0"}
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+@pytest.mark.parametrize("extra", [{}, {"ema": 0.9, "in_place": True, "distillation": 0.5}])
+def test_resume_is_equal_to_the_last_bit(stop: int, extra: dict[str, Any], tmp_path: Path) -> None:
+    options = tiny.settings(eval_every=1, log_steps=1, **extra)
+    whole = SuperNetwork(tiny.places())
+    first = train(whole, tiny.data(), options, directory=tmp_path / "whole", seed=3)
+    with pytest.raises(Interrupted):
+        train(
+            SuperNetwork(tiny.places()),
+            tiny.data(),
+            options,
+            directory=tmp_path / "parts",
+            seed=3,
+            should_stop=stop_at(stop),
+        )
+    torch.manual_seed(99)
+    again = SuperNetwork(tiny.places())
+    second = train(again, tiny.data(), options, directory=tmp_path / "parts", seed=3)
+    assert same(whole.weights(), again.weights())
+    assert first.evaluation == second.evaluation
+    logs = [(tmp_path / k / "log.jsonl").read_text().splitlines() for k in ("whole", "parts")]
+    kept = [[(r["step"], r.get("loss"), r.get("eval")) for r in map(json.loads, log)] for log in logs]
+    assert kept[0] == kept[1]
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    net = SuperNetwork(tiny.places())
+    first = train(net, tiny.data(), tiny.settings(), directory=tmp_path)
+    fresh = SuperNetwork(tiny.places())
+    events: list[Any] = []
+    assert train(fresh, tiny.data(), tiny.settings(), directory=tmp_path, on_event=events.append) == first
+    assert not events
+    assert same(fresh.weights(), net.weights())
+    assert same(load_weights(tmp_path), net.weights())
+
+
+def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    options = tiny.settings(log_steps=1)
+    with pytest.raises(Interrupted):
+        train(SuperNetwork(tiny.places()), tiny.data(), options, directory=tmp_path, should_stop=stop_at(4))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "step": 5, "lo')  # killed while writing
+    train(SuperNetwork(tiny.places()), tiny.data(), options, directory=tmp_path)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("settings", {"options": {"lr": 0.01}}),
+        ("seed", {"seed": 4}),
+        ("data set", {"n": 64}),
+        ("model", {"network": "resnet_a"}),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(what: str, change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(
+            SuperNetwork(tiny.places()),
+            tiny.data(),
+            tiny.settings(),
+            directory=tmp_path,
+            should_stop=stop_at(2),
+        )
+    with pytest.raises(RunError, match=f"another {what}"):
+        train(
+            SuperNetwork(tiny.places(change.get("network", "resnet"))),
+            tiny.data(change.get("n", 96)),
+            tiny.settings(**change.get("options", {})),
+            directory=tmp_path,
+            seed=change.get("seed", 0),
+        )
+
+
+def test_the_clock_ends_the_run_with_a_low_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def tick() -> float:
+        now[0] += 0.2
+        return now[0]
+
+    monkeypatch.setattr(loop_module.time, "monotonic", tick)
+    rows: list[Any] = []
+    options = tiny.settings(epochs=1000, max_seconds=10, log_steps=1)
+    result = train(SuperNetwork(tiny.places()), tiny.data(), options, directory=None, on_event=rows.append)
+    assert 10 <= result.seconds < 11
+    assert result.steps <= 51
+    rates = [row["lr"] for row in rows]
+    assert max(rates) == pytest.approx(0.05, rel=0.02)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_divergence_is_an_error() -> None:
+    options = tiny.settings(epochs=30, loss=f"{__file__}:not_a_number")
+    with pytest.raises(CheckFailed, match="lower learning rate"):
+        train(SuperNetwork(tiny.places("vgg")), tiny.data(), options, directory=None)
+
+
+def not_a_number(outputs: Any, y: Any) -> Any:
+    return outputs[0].sum() * float("nan")
+
+
+def test_without_labels_the_student_comes_back_to_the_original() -> None:
+    net = SuperNetwork(tiny.places("vgg"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += 0.3 * weight.std() * torch.randn_like(weight)
+    options = tiny.settings(strategy="fixed", epochs=10, eval_every=10, log_steps=1, lr=0.02, eval_random=0)
+    rows: list[Any] = []
+    train(net, tiny.data(labels=False), options, directory=None, on_event=rows.append)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-3:]) < 0.3 * np.mean(losses[:3])
+    qualities = [row["eval"]["max"] for row in rows if "eval" in row]
+    assert qualities[-1] > qualities[0]
+
+
+def test_settings_refuse_unknown_keys() -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        TrainSettings.model_validate({"learning_rate": 1})
