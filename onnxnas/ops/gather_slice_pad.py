@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.ops.channels import Factor, Ids
+from onnxnas.ops.channels import Factor, Ids, tidy
 from onnxnas.ops.elementwise import constant_scalar
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, TorchFunction, attribute_or_input
@@ -30,27 +30,27 @@ def _gather_flow(flow: Flow, node: Node) -> None:
     axis = int(node.attributes.get("axis", 0)) % len(shape)
     chosen = flow.constant(index)
     layout = flow.data(x, node)
-    if chosen is None or len(index_shape) > 1:
+    if chosen is None:
         layout = flow.static(layout, [axis], node, "picked from by an index")
-        chosen = None
     grow = len(index_shape) - 1
-    result = []
+    result: list[Factor | None] = []
     for factor in layout:
+        axes = tuple(a + grow if a > axis else a for a in factor.axes)
         if axis not in factor.axes:
-            result.append(Factor(tuple(a + grow if a > axis else a for a in factor.axes), factor.ids))
+            result.append(Factor(axes, factor.ids))
             continue
         assert chosen is not None
-        ids = factor.ids.take(chosen, axis=factor.axes.index(axis))
-        if index_shape:
-            result.append(Factor(factor.axes, ids))
-        elif len(factor.axes) > 1:
-            result.append(Factor(tuple(a - (a > axis) for a in factor.axes if a != axis), ids))
-        else:
+        place = factor.axes.index(axis)
+        ids = factor.ids.take(chosen, axis=place)
+        if not index_shape and len(axes) == 1:
             flow.labels.freeze(ids.reshape(-1), node.name, "picked by its position")
+            continue
+        result.append(tidy(Factor((*axes[:place], *range(axis, axis + grow + 1), *axes[place + 1 :]), ids)))
     flow.set(node.outputs[0], result)
 
 
 def _gather_edits(node: Node, kept: Kept) -> list[Edit]:
+    """The index without the positions that went, counted anew."""
     shape, index = kept.shape(node.inputs[0]), kept.constant(node.inputs[1])
     if shape is None or index is None:
         return []
@@ -59,9 +59,11 @@ def _gather_edits(node: Node, kept: Kept) -> list[Edit]:
     if mask is None:
         return []
     wanted = np.asarray(index) % shape[axis]
-    place = np.cumsum(mask) - 1
-    new = place[wanted[mask[wanted]]] if np.ndim(wanted) else place[wanted]
-    return [ReplaceConstant(node.name, 1, np.asarray(new, np.int64))]
+    for i in range(wanted.ndim):
+        stays = kept.mask(node.outputs[0], axis + i)
+        if stays is not None:
+            wanted = wanted.compress(stays, axis=i)
+    return [ReplaceConstant(node.name, 1, np.asarray((np.cumsum(mask) - 1)[wanted], np.int64))]
 
 
 def _slice_ranges(
