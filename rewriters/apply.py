@@ -11,6 +11,7 @@ from rewriters.base import Refusal, Rewriter, Rewritten, perform
 from rewriters.batchnorm import fold_batchnorm, foldable, insert_batchnorm
 from rewriters.bypass import bypass
 from rewriters.clean import clean
+from rewriters.consistency import settle
 from rewriters.edits import (
     Bypass,
     CropKernel,
@@ -44,7 +45,8 @@ def apply(model: onnx.ModelProto, edits: Sequence[Edit]) -> Rewritten | Refusal:
 
     All edits refer to `model` as given, whatever their order; only `SetInitializer` comes last. The result
     has no dead nodes, unused initializers or value_info; its nodes are in topological order with unique
-    names; its inputs and outputs are those of `model`.
+    names; its inputs and outputs are those of `model` (an output's declared shape follows the edits).
+    What onnx's shape inference finds contradictory is refused.
 
     Raises:
         TypeError: something in `edits` is not an edit.
@@ -66,7 +68,12 @@ def apply(model: onnx.ModelProto, edits: Sequence[Edit]) -> Rewritten | Refusal:
     circle = clean(surgery)
     if circle:
         return Refusal("the edits make a circle: a bypass leads back to what it skips", circle)
-    return Rewritten(surgery.close(), tuple(done))
+    out = surgery.close()
+    if edits:
+        reason, node = settle(out, model)
+        if reason:
+            return Refusal(reason, node)
+    return Rewritten(out, tuple(done))
 
 
 def fold_all(model: onnx.ModelProto) -> Rewritten | Refusal:

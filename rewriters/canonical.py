@@ -204,7 +204,9 @@ def _assemble(
     for name in dict.fromkeys(read):
         value = folder.constants.get(copies.get(name, name))
         if value is not None:
-            graph.initializer.append(_tensor(name, value))
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(value if isinstance(value, TensorProto) else _tensor(value))
+            tensor.name = name
     outputs = {o.name for o in graph.output}
     for node in nodes:
         for name in node.output:
@@ -218,12 +220,5 @@ def _assemble(
     return out
 
 
-def _tensor(name: str, value: TensorProto | NDArray[Any]) -> TensorProto:
-    if isinstance(value, np.ndarray):
-        return numpy_helper.from_array(np.array(value, order="C"), name)
-    if value.name == name:
-        return value
-    copy = TensorProto()
-    copy.CopyFrom(value)
-    copy.name = name
-    return copy
+def _tensor(value: NDArray[Any]) -> TensorProto:
+    return numpy_helper.from_array(np.array(value, order="C"))

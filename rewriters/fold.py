@@ -282,7 +282,7 @@ class Folder:
     def _refine(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
         """Shapes that onnx's inference cannot follow because they hold products of symbols."""
         op = node.op_type
-        if op not in ("Reshape", "Expand", "ConstantOfShape", "Resize", "Slice", "Flatten"):
+        if op not in ("Reshape", "Expand", "ConstantOfShape", "Resize", "Slice", "Flatten", "Tile"):
             return
         source, result = node.input[0], node.output[0]
         shape, element = self.types.shape(source), self.types.element(source)
@@ -294,8 +294,10 @@ class Folder:
             _, output = targets.expand(shape, second)
         elif op == "ConstantOfShape" and self.small(source) is not None:
             output, element = self.small(source), self.types.element(result)
-        elif op == "Resize" and len(node.input) > 3 and "axes" not in attributes:
-            output = self.small(node.input[3])
+        elif op == "Resize" and "axes" not in attributes:
+            output = self._resized(node, shape)
+        elif op == "Tile" and shape is not None and second is not None and len(second) == len(shape):
+            output = [have * times for have, times in zip(shape, second.astype(object), strict=True)]
         elif op == "Flatten" and shape is not None:
             axis = int(attributes.get("axis", 1))
             axis = axis + len(shape) if axis < 0 else axis
@@ -306,6 +308,19 @@ class Folder:
             self.types.set_shape(
                 result, element, [v.item() if isinstance(v, np.generic) else v for v in output]
             )
+
+    def _resized(self, node: onnx.NodeProto, shape: Any) -> Any:
+        """The shape after a Resize to known sizes, or by scales that leave what is not known; or None."""
+        if len(node.input) > 3 and node.input[3]:
+            return self.small(node.input[3])
+        scales = self.small(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        known = self.types.shape(node.output[0])
+        if scales is None or shape is None or known is None or len(scales) != len(shape):
+            return None
+        return [
+            have if isinstance(have, Dim) and scale == 1 else now
+            for have, now, scale in zip(shape, known, scales, strict=True)
+        ]
 
     def _sliced(self, node: onnx.NodeProto, attributes: Mapping[str, Any], shape: Any) -> Any:
         """The shape after a Slice that leaves whole axes, or takes from known ones; or None."""

@@ -169,9 +169,9 @@ class Surgery:
                 values = np.ascontiguousarray(self._values[id(tensor)]).reshape(
                     self._values[id(tensor)].shape
                 )
-                out.graph.initializer.append(numpy_helper.from_array(values, tensor.name))
+                out.graph.initializer.add().CopyFrom(numpy_helper.from_array(values, tensor.name))
             elif tensor.name in self._stored:
-                out.graph.initializer.append(self._stored[tensor.name])
+                out.graph.initializer.add().CopyFrom(self._stored[tensor.name])
         out.graph.sparse_initializer.extend(self.model.graph.sparse_initializer)
         names = {t.name for t in out.graph.initializer}
         given = {t.name for t in self.model.graph.initializer}
