@@ -24,7 +24,11 @@ from onnxnas.graph.limits import Limits
 from onnxnas.graph.model import Graph, dtype_name
 from onnxnas.types import Node, Shape, TensorInfo
 
-_DAMAGE = (DecodeError, EncodeError, ValueError, TypeError, LookupError, OverflowError, RecursionError)
+# what reading, folding and inference raise about a model that is wrong in a way nobody thought of
+_DAMAGE = (
+    *(DecodeError, EncodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
 
 
 def load(

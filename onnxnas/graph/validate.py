@@ -119,6 +119,7 @@ def _graph(graph: GraphProto, outer: frozenset[str], limits: Limits, notes: list
         if outer and tensors_external(tensor):
             raise ModelError(f"tensor {tensor.name!r}: external data inside a body is not supported")
     for index, node in enumerate(graph.node):
+        _texts(node)
         for name in node.output:
             if not name:
                 continue
@@ -153,7 +154,16 @@ def tensors_external(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL
 
 
+def _texts(node: NodeProto) -> None:
+    """Raises ModelError where a text of a node is not UTF-8: the protobuf library hands it out as bytes."""
+    for text in (node.op_type, node.name, node.domain, *node.input, *node.output):
+        if not isinstance(text, str):
+            raise ModelError(f"a node has a name that is not UTF-8: {text!r}")
+
+
 def _name(name: str, of: str, limits: Limits) -> None:
+    if not isinstance(name, str):
+        raise ModelError(f"{of} has a name that is not UTF-8: {name!r}")
     if not name:
         raise ModelError(f"{of} has an empty name")
     if len(name) > limits.name_length:

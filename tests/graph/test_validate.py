@@ -94,6 +94,12 @@ def test_bad_tensor_in_an_attribute(small: ModelProto, refuse: Refuse) -> None:
     assert "4,000" in refuse(small)
 
 
+@pytest.mark.parametrize("text", [b"relu", b"Relu"])
+def test_names_must_be_text(small: ModelProto, refuse: Refuse, text: bytes) -> None:
+    data = small.SerializeToString()
+    assert "not UTF-8" in refuse(data.replace(text, b"\xff\xfe" + text[2:]))
+
+
 def test_cycle_is_listed(small: ModelProto, refuse: Refuse) -> None:
     small.graph.node.insert(0, helper.make_node("Add", ["a", "b"], ["c"], name="sum"))
     node(small, "conv").input[0] = "c"
