@@ -12,6 +12,7 @@ bootstrap) and the multiply-accumulates relative to it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         widths, blocks = [16] + [16] * n + [32] * n + [64] * n, []
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
             blocks.append(Block(a, b, 2 if a != b and i else 1))
         self.blocks = nn.Sequential(*blocks)
         self.linear = nn.Linear(64, 10)
@@ -194,8 +195,8 @@ def main() -> None:
                 times[name].append(seconds)
     macs = places.cost(places.maximal()).macs
     best = min(("hand-written", "hand-written, channels last"), key=lambda name: np.median(times[name]))
-    print(f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, batch {arguments.batch}, "
-          f"ResNet-{arguments.depth}, bf16 {arguments.bf16}, {arguments.rounds} rounds; relative to '{best}'")  # fmt: skip
+    print(f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, "
+          f"batch {arguments.batch}, ResNet-{arguments.depth}, bf16 {arguments.bf16}, {arguments.rounds} rounds; relative to '{best}'")  # fmt: skip
     for name, seconds in times.items():
         value, low, high = interval([a / b for a, b in zip(seconds, times[best], strict=True)])
         label = name.removeprefix("super-network ")

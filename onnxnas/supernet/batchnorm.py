@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-State = Literal["train", "eval", "calibrate"]
+State = Literal["train", "eval", "calibrate", "observe"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,8 @@ class BatchNormMode:
             return torch.batch_norm(x, scale, bias, None, None, True, 0.0, epsilon, False)
         if self.state == "calibrate":
             mean, var = self._count(self.keys[node], x)
+        elif self.state == "observe":
+            self._count(self.keys[node], x)
         else:
             fixed = self._fixed.get(self.keys[node])
             if fixed is not None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from onnxnas import ops
 from onnxnas.errors import ConfigError, ModelError
 from onnxnas.supernet import parameters
-from onnxnas.supernet.batchnorm import BatchNormMode, Statistics
+from onnxnas.supernet.batchnorm import BatchNormMode, State, Statistics
 from onnxnas.supernet.fixed import PlannedGraph
 from onnxnas.supernet.program import Compiler, Function, Program, View
 from onnxnas.types import Node, Subnet
@@ -260,17 +260,24 @@ class SuperNetwork(nn.Module):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    @torch.no_grad()
     def recalibrate(self, batches: Iterable[Batch], subnet: Subnet) -> Statistics:
         """Count the BatchNormalization statistics of `subnet` over `batches`.
 
         `batches` should be training images augmented as in training. The sub-network stays active, with
         the statistics it was given before forgotten; the training flag is as before.
         """
+        return self._measure(batches, subnet, "calibrate")
+
+    def observe(self, batches: Iterable[Batch], subnet: Subnet) -> Statistics:
+        """The statistics of what reaches each BatchNormalization when all normalise by the file's own."""
+        return self._measure(batches, subnet, "observe")
+
+    @torch.no_grad()
+    def _measure(self, batches: Iterable[Batch], subnet: Subnet, state: State) -> Statistics:
         self.activate(subnet)
         before, samples = self.mode.state, 0
         self.mode.start()
-        self.mode.state = "calibrate"
+        self.mode.state = state
         try:
             for batch in batches:
                 first = batch if isinstance(batch, Tensor) else next(iter(batch.values()))
