@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.errors import ConfigError
+from onnxnas.plugins import is_reference, load_object
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
@@ -73,16 +73,12 @@ def make_algorithm(problem: Problem, settings: SearchSettings, rng: np.random.Ge
     name = settings.algorithm
     if name in ALGORITHMS:
         return ALGORITHMS[name](problem, settings, rng)
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if not is_reference(name):
         raise ConfigError(
             f"search algorithm {name!r} is not known: use one of {', '.join(sorted(ALGORITHMS))}, "
             "or 'module:name' for your own"
         )
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"search algorithm {name!r} cannot be imported: {error}") from error
+    factory = load_object(name, what="search algorithm")
     if not callable(factory):
         raise ConfigError(f"search algorithm {name!r} is not callable: give a class or function")
     algorithm = factory(problem, settings, rng)

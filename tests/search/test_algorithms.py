@@ -262,8 +262,8 @@ def test_a_users_own_algorithm_by_name() -> None:
     ("name", "said"),
     [
         ("nsga3", "not known: use one of nsga2, random"),
-        ("no_such_module:x", "cannot be imported"),
-        ("json:no_such_name", "cannot be imported"),
+        ("no_such_module:x", "importing no_such_module failed"),
+        ("json:no_such_name", "has no 'no_such_name'"),
         ("json:decoder", "not callable"),
         ("builtins:print", "without ask and tell"),
     ],
