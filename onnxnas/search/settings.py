@@ -10,16 +10,20 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    algorithm: str = Field("nsga2", description="nsga2, random, or module:name of your own")
-    population: int = Field(24, ge=4, description="candidates per generation")
-    crossover_probability: float = Field(0.9, ge=0.0, le=1.0, description="of a pair of parents")
+    algorithm: str = Field(default="nsga2", description="nsga2, random, or module:name of your own")
+    population: int = Field(default=24, ge=4, description="candidates per generation")
+    crossover_probability: float = Field(default=0.9, ge=0.0, le=1.0, description="of a pair of parents")
     mutation_rate: float | None = Field(
-        None, gt=0.0, le=1.0, description="per dimension; one dimension of each child if not given"
+        default=None, gt=0.0, le=1.0, description="per dimension; one dimension of each child if not given"
     )
 
-    max_trials: int = Field(250, ge=1, description="evaluated candidates in the whole study, failed included")
-    max_seconds: float | None = Field(None, gt=0.0, description="of the whole study, resumed parts included")
-    max_failures: int = Field(10, ge=1, description="failed candidates in a row that stop the search")
+    max_trials: int = Field(
+        default=250, ge=1, description="evaluated candidates in the whole study, failed included"
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0.0, description="of the whole study, resumed parts included"
+    )
+    max_failures: int = Field(default=10, ge=1, description="failed candidates in a row that stop the search")
 
     def sequence(self) -> dict[str, object]:
         """The settings that decide which candidates are proposed: a resumed study must not change them."""

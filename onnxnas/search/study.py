@@ -153,11 +153,7 @@ class Study:
 
     def close(self) -> None:
         """Ends the connection to the storage."""
-        self._storage.remove_session()
-        backend = getattr(self._storage, "_backend", self._storage)
-        engine = getattr(backend, "engine", None)
-        if engine is not None:
-            engine.dispose()
+        _disconnect(self._storage)
 
     def __enter__(self) -> Study:
         return self
@@ -226,11 +222,15 @@ def load_trials(url: str, name: str, problem: Problem) -> list[Trial]:
     Raises:
         RunError: there is no such study, it is not of this space and these objectives, or it is damaged.
     """
+    path = url.removeprefix("sqlite:///").partition("?")[0]
+    if path != url and not Path(path).is_file():
+        raise RunError(f"there is no trial storage {path}")
     with _plain_errors(url):
         storage = optuna.storages.get_storage(url)
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
+            _disconnect(storage)
             raise RunError(f"there is no study {name!r} in {url}") from error
         stored = dict(study.user_attrs.get(IDENTITY, {}))
     with Study(study, problem, storage) as opened:
@@ -238,6 +238,13 @@ def load_trials(url: str, name: str, problem: Problem) -> list[Trial]:
         if lines := differences(stored, wanted):
             raise RunError(f"study {name!r} in {url} is of another search ({' | '.join(lines)})")
         return [record.trial for record in opened.load()]
+
+
+def _disconnect(storage: optuna.storages.BaseStorage) -> None:
+    storage.remove_session()
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    if engine is not None:
+        engine.dispose()
 
 
 def _distributions(dimensions: Sequence[Dimension]) -> dict[str, CategoricalDistribution]:

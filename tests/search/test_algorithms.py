@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxnas.errors import ConfigError
 from onnxnas.search import Frame, Genotype, Problem, SearchSettings, hypervolume, make_algorithm
 from onnxnas.search.operators import crossover, diagonals, mutate, spread_sample
+from onnxnas.testing.algorithms import AlgorithmConformance
 from onnxnas.types import Objective
 from tests.search.search_fakes import NETWORK, ZDT, FakeSpace, NetworkEvaluator, ZdtEvaluator
 
@@ -55,18 +56,6 @@ def test_a_small_space_is_found_whole_and_then_nothing(name: str) -> None:
     assert len(asked) == (2 * 2 + 2 + 2) * 2
 
 
-@BOTH
-def test_the_sequence_depends_on_the_seed_alone(name: str) -> None:
-    space = FakeSpace(blocks=3, free=3, steps=5)
-    before = np.random.get_state()[1].copy()
-    one = np.array(drive(name, space, 60, seed=3))
-    np.random.default_rng(0).random(10)
-    for portion in (1, 3, 8):
-        np.testing.assert_array_equal(np.array(drive(name, space, 60, seed=3, ask=portion)), one)
-    assert (np.array(drive(name, space, 60, seed=4)) != one).any()
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
-
-
 def test_the_first_generation_has_the_corners_and_diagonals() -> None:
     space = FakeSpace(blocks=3, free=3, steps=5)
     first = drive("nsga2", space, 8, seed=0)
@@ -91,15 +80,6 @@ def test_failures_never_become_parents() -> None:
         shares.append(fails.mean())
     assert shares[0] >= 0.3
     assert np.mean(shares[-4:]) < 0.1
-
-
-def test_all_failed_generations_are_survived() -> None:
-    space = FakeSpace(blocks=2, free=4, steps=4)
-    algorithm = make_algorithm(Problem(space, ZDT), SearchSettings(population=6), np.random.default_rng(5))
-    for _ in range(4):
-        batch = algorithm.ask(6)
-        assert len(batch) == 6
-        algorithm.tell(batch, np.full((6, 2), np.inf))
 
 
 def test_limits_pull_the_search_inside() -> None:
@@ -234,6 +214,14 @@ def test_diagonals_narrow_everything_alike() -> None:
         [0, 0, 6, 6],
         [1, 1, 6, 6],
     ]
+
+
+class TestNsga2(AlgorithmConformance):
+    algorithm = "nsga2"
+
+
+class TestRandom(AlgorithmConformance):
+    algorithm = "random"
 
 
 class Own:

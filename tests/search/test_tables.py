@@ -47,7 +47,7 @@ def test_columns_and_cells(tmp_path: Path) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     trials = run(
-        SPACE, NetworkEvaluator(SPACE, {3: "oom"}), NETWORK, SearchSettings(max_trials=20), "sqlite://", 1
+        SPACE, NetworkEvaluator(SPACE, {3: "oom"}), NETWORK, SearchSettings(max_trials=6), "sqlite://", 1
     )
     path = write_trials_csv(tmp_path / "trials.csv", trials, NETWORK, SPACE.cost)
     back = read_trials_csv(path, NETWORK)
