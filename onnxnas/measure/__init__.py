@@ -1,0 +1,31 @@
+"""Latency, throughput and memory of models, measured in the runtime and on the machine that will serve them.
+
+Native code runs in a child process only: nothing here imports a runtime, or torch, in this process.
+"""
+
+from onnxnas.measure.bench import bench
+from onnxnas.measure.doctor import doctor
+from onnxnas.measure.environment import environment
+from onnxnas.measure.measurer import CandidateError, Latency, Measurer
+from onnxnas.measure.protocol import LONG, SHORT, Protocol, distinguishable
+from onnxnas.measure.registry import get_runtime, resolve_settings, runtime_names
+from onnxnas.measure.runtime import Runtime, Session, Target
+
+__all__ = [
+    "LONG",
+    "SHORT",
+    "CandidateError",
+    "Latency",
+    "Measurer",
+    "Protocol",
+    "Runtime",
+    "Session",
+    "Target",
+    "bench",
+    "distinguishable",
+    "doctor",
+    "environment",
+    "get_runtime",
+    "resolve_settings",
+    "runtime_names",
+]
