@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxnas.errors import ConfigError, ModelError
 from onnxnas.measure.measurer import CandidateError, Latency, Measurer, resolve_protocol
-from onnxnas.measure.protocol import Floats, Protocol, measurement, quantile_interval
+from onnxnas.measure.protocol import Floats, Protocol, measurement, quantile_intervals
 from onnxnas.measure.registry import resolve_settings
 from onnxnas.measure.runtime import Array, Target
 from onnxnas.measure.serving import highest_rate
@@ -138,7 +138,7 @@ def _offline(
     return {
         "model": results[0],
         "against": results[1] if against is not None else None,
-        "_speedup": _quotient(*rates, protocol.name) if len(rates) == 2 else None,
+        "_speedup": _quotient(rates[0], rates[1], protocol.name) if len(rates) == 2 else None,
     }
 
 
@@ -156,7 +156,8 @@ def _try_batches(
     fallen = 0
     for batch in sorted(set(batches)):
         try:
-            with Measurer(replace(target, batch=batch), model, feeds(batch), **options) as measurer:
+            alone = replace(target, batch=batch)
+            with Measurer(alone, model, feeds(batch), noise_floor=0.0, **options) as measurer:
                 rate = _succeeded(
                     measurer.measure(model, protocol=quick), f"the model at batch {batch}"
                 ).throughput
@@ -203,7 +204,7 @@ def _server(
         "bound_ms": bound_ms,
         "model": results[0],
         "against": results[1] if against is not None else None,
-        "_speedup": _quotient(*rates, protocol.name) if comparable else None,
+        "_speedup": _quotient(rates[0], rates[1], protocol.name) if comparable else None,
     }
 
 
@@ -235,9 +236,10 @@ def _serve_within(
     n = len(latency)
     figure = measurement((min(float(low), rate), rate, max(float(high), rate)), n, "queries/s", protocol.name)
     parts = [part * 1e3 for part in np.array_split(latency, max(1, n // _PART))]
+    intervals = quantile_intervals(parts, (0.5, 0.9, 0.99))
     tails = {
-        f"p{int(q * 100)}_ms": measurement(quantile_interval(parts, q), n, "ms", protocol.name)
-        for q in (0.5, 0.9, 0.99)
+        name: measurement(interval, n, "ms", protocol.name)
+        for name, interval in zip(("p50_ms", "p90_ms", "p99_ms"), intervals, strict=True)
     }
     result = {
         "queries_per_s": figure.to_json(),

@@ -127,9 +127,12 @@ class Child:
                         raise self._death()
                 if received.complete():
                     return received.decoded()
-                self._watch_memory()
-                if self._exited() and not self._receive(received):
+                if self._exited():  # what it started may still hold the pipes open: the stream need not end
+                    self._receive(received)
+                    if received.complete():
+                        return received.decoded()
                     raise self._death()
+                self._watch_memory()
 
     def _send(self, pieces: list[memoryview]) -> bool:
         """Write what the pipe takes; whether more is to be written."""
@@ -180,7 +183,7 @@ class Child:
             return True
 
     def _death(self) -> ChildFault:
-        for _ in range(int(1 / _TICK)):  # the stream ends a moment before the process does
+        for _ in range(int(0.5 / _TICK)):  # the stream ends a moment before the process does
             if self._exited():
                 break
             time.sleep(_TICK)

@@ -32,7 +32,7 @@ def encode(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[memor
         if array.dtype.kind not in "biufc":
             raise FrameError(f"array {name!r} has dtype {array.dtype}; only numbers and booleans can be sent")
         listing.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape)})
-        pieces.append(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        pieces.append(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data))
     text = json.dumps({**header, "arrays": listing}).encode()
     body = sum(piece.nbytes for piece in pieces)
     return [memoryview(PREFIX.pack(MAGIC, len(text), body)), memoryview(text), *pieces]

@@ -21,7 +21,6 @@ from onnxnas.measure.runtime import Array, Target
 from onnxnas.types import Measurement
 
 Status = Literal["ok", "crashed", "timeout", "oom", "invalid"]
-_STATUSES: tuple[Status, ...] = ("ok", "crashed", "timeout", "oom", "invalid")
 _CALIBRATIONS = 6
 _CALIBRATION_SECONDS = 3.0
 
@@ -83,6 +82,8 @@ class Measurer:
     seconds, a candidate may take for everything but its timed runs. `memory_limit` is in bytes of
     resident memory of the whole process; by default 80 % of what is available.
 
+    `noise_floor` may be given where it is known from before; 0.0 leaves intervals as they are.
+
     The process is reused. When a candidate breaks it, the candidate gets a status and the next one
     meets a new process. Raises `ConfigError` (target), `EnvironmentProblem` (no such library, no
     process) and `ModelError` (the baseline itself cannot be run) on entering.
@@ -96,6 +97,7 @@ class Measurer:
         *,
         timeout: float = 60.0,
         memory_limit: int | None = None,
+        noise_floor: float | None = None,
         seed: int = 0,
         cores: Sequence[int] | None = None,
     ) -> None:
@@ -114,7 +116,7 @@ class Measurer:
         self._feeds = dict(feeds)
         self._rng = np.random.default_rng(seed)
         self._child: Child | None = None
-        self._floor: float | None = None
+        self._floor = noise_floor
         self._held = ""
 
     def __enter__(self) -> Self:
@@ -209,10 +211,9 @@ class Measurer:
             raise CandidateError(fault.status, str(fault)) from fault
         except FrameError as error:
             raise ConfigError(f"feeds: {error}") from error
-        status = answer.get("status")
-        if status != "ok":
-            known = status if status in _STATUSES else "invalid"
-            raise CandidateError(known, str(answer.get("error", "")))
+        if answer.get("status") != "ok":
+            status: Status = "oom" if answer.get("status") == "oom" else "invalid"
+            raise CandidateError(status, str(answer.get("error", "")))
         return answer, outputs
 
     def _running(self) -> Child:

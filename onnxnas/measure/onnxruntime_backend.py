@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
-from onnxnas.measure.runtime import Array, Call, Session
+from onnxnas.measure.runtime import Array, Call, Session, check_threads
 
 _MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
 _LEVELS = {
@@ -80,7 +80,7 @@ class OnnxRuntime:
         options = _options(onnxruntime, settings)
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - the library raises a dozen classes without a common base
+        except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
         return _Session(session)
 
@@ -93,7 +93,7 @@ class _Session(Session):
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         try:
             outputs: list[Array] = self._session.run(self._outputs, dict(feeds))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {error}") from error
         return outputs
 
@@ -103,7 +103,7 @@ class _Session(Session):
         try:
             for name, array in held.items():
                 binding.bind_cpu_input(name, array)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise ModelError(f"ONNX Runtime refuses the inputs: {error}") from error
         for name in self._outputs:
             binding.bind_output(name)
@@ -121,8 +121,10 @@ def _options(library: Any, settings: Mapping[str, Any]) -> Any:
     for name, value in settings.items():
         if name in _DIRECT:
             expected = _DIRECT[name]
-            if type(value) is not expected or (expected is int and value < 0):
+            if type(value) is not expected or (isinstance(value, int) and value < 0):
                 raise ConfigError(f"onnxruntime setting {name!r} is {value!r}; expected {_KINDS[expected]}")
+            if isinstance(value, int) and expected is int:
+                check_threads(name, value)
             setattr(options, name, value)
         elif name == "execution_mode":
             options.execution_mode = getattr(library.ExecutionMode, _choice(name, value, _MODES))

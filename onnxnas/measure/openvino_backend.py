@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
-from onnxnas.measure.runtime import Array, Call, Session
+from onnxnas.measure.runtime import Array, Call, Session, check_threads
 
 
 class OpenVino:
@@ -115,6 +115,8 @@ def _apply(core: Any, settings: Mapping[str, Any]) -> None:
             near = get_close_matches(name, writable, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(sorted(writable))}"
             raise ConfigError(f"openvino has no setting {name!r}; {hint}")
+        if name == "INFERENCE_NUM_THREADS" and isinstance(value, int):
+            check_threads(name, value)
         try:
             core.set_property("CPU", {name: value})
         except (RuntimeError, TypeError) as error:

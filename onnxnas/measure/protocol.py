@@ -11,9 +11,8 @@ sessions live (where their memory happens to lie). Protocol 'long' therefore loa
 every round and takes its interval over rounds. Protocol 'short' keeps one session of each and widens
 its interval by the *noise floor*, measured beforehand by loading the baseline several times.
 
-Sources: Kalibera & Jones, "Rigorous benchmarking in reasonable time" (ISMM 2013): repeat at the highest
-level that varies; Hettmansperger & Sheather, "Confidence intervals based on interpolated order
-statistics" (1986).
+Source: Kalibera & Jones, "Rigorous benchmarking in reasonable time" (ISMM 2013): repeat at the highest
+level that varies.
 """
 
 from __future__ import annotations
@@ -163,7 +162,8 @@ def _block(call: Call, inner: int, ns: float, clock: Clock) -> Floats:
         times.append((now - previous) / inner)
         previous = now
         if now - start >= ns:
-            return np.maximum(np.array(times), 1.0)
+            block: Floats = np.maximum(np.array(times), 1.0)
+            return block
 
 
 def _narrow(ratios: Floats, relative: float) -> bool:
@@ -172,43 +172,46 @@ def _narrow(ratios: Floats, relative: float) -> bool:
 
 
 def median_interval(values: Floats, level: float = 0.95) -> tuple[float, float, float]:
-    """(low, median, high): an interval of the median from order statistics; `values`: n >= 6.
+    """(low, median, high): two order statistics that hold the true median with at least `level`; n >= 6.
 
-    Interpolates between neighbouring order statistics (Hettmansperger & Sheather) so that coverage is
-    close to `level` rather than above it. Raises ValueError for fewer values.
+    Of n values, k + 1 or more lie below the median, and as many above, with probability
+    1 - 2 P(Binomial(n, 1/2) <= k). Raises ValueError for fewer values.
     """
     n = len(values)
     if n < MIN_TURNS:
         raise ValueError(f"an interval of the median needs at least {MIN_TURNS} values, got {n}")
     ordered = np.sort(values)
-    tail = np.cumsum([math.comb(n, k) * 0.5**n for k in range(n // 2)])  # P(Binomial <= k)
-    # coverage of [x_(k+1), x_(n-k)] (1-based) is 1 - 2 P(Binomial <= k)
-    coverage = 1 - 2 * tail
-    k = int(np.searchsorted(-coverage, -level, side="right")) - 1
-    if k + 1 >= len(coverage):
-        weight = 0.0
-    else:
-        share = (coverage[k] - level) / (coverage[k] - coverage[k + 1])
-        inner = k + 1
-        weight = (n - inner) * share / (inner + (n - 2 * inner) * share)
-    low = (1 - weight) * ordered[k] + weight * ordered[k + 1]
-    high = (1 - weight) * ordered[n - 1 - k] + weight * ordered[n - 2 - k]
-    return float(low), float(np.median(ordered)), float(high)
+    tail, k = 0.5**n, 0
+    while 1 - 2 * (tail + math.comb(n, k + 1) * 0.5**n) >= level:
+        k += 1
+        tail += math.comb(n, k) * 0.5**n
+    return float(ordered[k]), float(np.median(ordered)), float(ordered[n - 1 - k])
 
 
-def quantile_interval(
-    blocks: Sequence[Floats], q: float, *, resamples: int = 200, seed: int = 0
-) -> tuple[float, float, float]:
-    """(low, quantile, high): a 95 % interval by resampling whole blocks, since neighbours in time are alike."""
+def quantile_intervals(
+    blocks: Sequence[Floats], quantiles: Sequence[float], *, resamples: int = 200, seed: int = 0
+) -> list[tuple[float, float, float]]:
+    """(low, quantile, high) for each of `quantiles`: 95 % intervals by resampling whole blocks.
+
+    Blocks, since neighbours in time are alike. A resample is a weight per block, so that the pooled
+    values are sorted once only.
+    """
     pooled = np.concatenate(blocks)
-    value = float(np.quantile(pooled, q))
+    owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    order = np.argsort(pooled, kind="stable")
+    ordered, owner = pooled[order], owner[order]
     rng = np.random.default_rng(seed)
-    drawn = [
-        np.quantile(np.concatenate([blocks[i] for i in rng.integers(len(blocks), size=len(blocks))]), q)
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return min(float(low), value), value, max(float(high), value)
+    drawn = np.empty((resamples, len(quantiles)))
+    for i in range(resamples):
+        weights = np.bincount(rng.integers(len(blocks), size=len(blocks)), minlength=len(blocks))
+        below = np.cumsum(weights[owner])
+        drawn[i] = ordered[np.searchsorted(below, np.asarray(quantiles) * below[-1])]
+    intervals = []
+    for q, column in zip(quantiles, drawn.T, strict=True):
+        value = float(np.quantile(pooled, q))
+        low, high = np.quantile(column, [0.025, 0.975])
+        intervals.append((min(float(low), value), value, max(float(high), value)))
+    return intervals
 
 
 def noise_floor(log_ratios: Floats) -> float:

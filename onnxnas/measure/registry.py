@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 from onnxnas.errors import ConfigError
 from onnxnas.measure.runtime import Runtime, Target
+from onnxnas.plugins import is_reference, load_object
 
 _BUILT_IN = {
     "onnxruntime": "onnxnas.measure.onnxruntime_backend:OnnxRuntime",
@@ -24,15 +23,13 @@ def runtime_names() -> tuple[str, ...]:
 def get_runtime(name: str) -> Runtime:
     """The runtime called `name`. Raises `ConfigError` when there is none or it lacks a method."""
     spec = _BUILT_IN.get(name, name)
-    module, colon, attribute = spec.partition(":")
-    if not colon or not module or not attribute:
+    if not is_reference(spec):
         known = ", ".join(_BUILT_IN)
         raise ConfigError(f"runtime {name!r} is not known; use one of {known}, or module:name")
     try:
-        factory: Callable[[], Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"runtime {name!r} cannot be imported: {error}; it must be module:name") from error
-    runtime = factory()
+        runtime = load_object(spec, what="runtime")()
+    except TypeError as error:
+        raise ConfigError(f"runtime {name!r} cannot be made without arguments: {error}") from error
     missing = [method for method in _METHODS if not callable(getattr(runtime, method, None))]
     if missing:
         raise ConfigError(f"runtime {name!r} has no method {missing[0]!r}; see onnxnas.measure.Runtime")

@@ -6,6 +6,7 @@ A third party adds a runtime with one class, names it `module:name`, and proves 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -104,6 +105,15 @@ class Target:
                 f"target: unknown key {sorted(unknown)[0]!r}; allowed: runtime, threads, batch, settings"
             )
         return cls(**body)
+
+
+def check_threads(setting: str, value: int) -> None:
+    """Raises `ConfigError` for more threads than this machine has cores: they would only get in each other's way."""
+    cores = os.cpu_count() or 1
+    if value > cores:
+        raise ConfigError(
+            f"setting {setting!r} is {value}; this machine has {cores} cores, give at most that"
+        )
 
 
 def all_finite(array: Array) -> bool:

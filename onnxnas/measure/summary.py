@@ -13,7 +13,7 @@ from onnxnas.measure.protocol import (
     Turns,
     measurement,
     median_interval,
-    quantile_interval,
+    quantile_intervals,
     widen,
 )
 from onnxnas.types import Measurement
@@ -59,8 +59,7 @@ def _figures(rounds: Sequence[Turns], contender: int, protocol: Protocol, floor:
     rate = _interval([turns.rates(contender) for turns in rounds], floor)
     tails: list[Interval] = []
     least = p50
-    for q in (0.9, 0.99):
-        tail = quantile_interval(blocks, q)
+    for tail in quantile_intervals(blocks, (0.9, 0.99)):
         tail = widen(tail, floor) if len(rounds) == 1 else tail
         least = (max(tail[0], least[0]), max(tail[1], least[1]), max(tail[2], least[2]))
         tails.append(least)

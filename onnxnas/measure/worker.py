@@ -96,7 +96,8 @@ class Worker:
         """
         protocol = Protocol(**header["protocol"])
         rng = np.random.default_rng(header["seed"])
-        kept, seen = self.baseline.bind(self.feeds), []
+        kept = self.baseline.bind(self.feeds)
+        seen: list[float] = []
         end = time.monotonic() + float(header["seconds"])
         while len(seen) < 3 or (len(seen) < int(header["repeats"]) and time.monotonic() < end):
             other = self._load(self.model)

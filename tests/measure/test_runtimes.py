@@ -1,0 +1,128 @@
+"""Both runtimes through the conformance kit, and what is special about each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+
+from onnxnas.errors import ConfigError
+from onnxnas.measure import Runtime, Target, get_runtime, resolve_settings, tiny
+from onnxnas.measure.onnxruntime_backend import OnnxRuntime
+from onnxnas.measure.openvino_backend import OpenVino
+from onnxnas.testing.runtimes import RuntimeConformance, affine
+
+
+class TestOnnxRuntime(RuntimeConformance):
+    def make(self) -> Runtime:
+        return OnnxRuntime()
+
+    @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core only")
+    def test_threads_are_those_asked_for(self) -> None:
+        """Counted by the operating system: the calling thread works too."""
+        counts = {}
+        for threads in (1, 2):
+            runtime = OnnxRuntime()
+            before = len(os.listdir("/proc/self/task"))
+            session = runtime.load(tiny.MATMULS, runtime.defaults(threads))
+            counts[threads] = len(os.listdir("/proc/self/task")) - before
+            del session
+        assert counts == {1: 0, 2: 1}
+
+    def test_config_entries_are_passed_on(self) -> None:
+        entry = {"session.set_denormal_as_zero": "1"}
+        session: Any = OnnxRuntime().load(tiny.AFFINE, {"config": entry, "allow_spinning": False})
+        options = session._session.get_session_options()
+        assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+    @pytest.mark.parametrize(
+        ("name", "value", "expected"),
+        [
+            ("intra_op_num_threads", "2", "whole number"),
+            ("intra_op_num_threads", 100_000, "cores"),
+            ("intra_op_num_threads", -1, "not negative"),
+            ("intra_op_num_threads", True, "whole number"),
+            ("enable_mem_pattern", 1, "true or false"),
+            ("allow_spinning", "no", "true or false"),
+            ("execution_mode", "fast", "sequential, parallel"),
+            ("graph_optimization_level", 99, "disabled, basic"),
+            ("config", ["a"], "mapping"),
+            ("config", {"session.x": 1}, "expected text"),
+            ("graph_optimisation_level", "all", "did you mean 'graph_optimization_level'"),
+        ],
+    )
+    def test_wrong_settings_say_what_is_expected(self, name: str, value: object, expected: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            OnnxRuntime().load(tiny.AFFINE, {name: value})
+        assert expected in str(caught.value)
+
+
+class TestOpenVino(RuntimeConformance):
+    def make(self) -> Runtime:
+        return OpenVino()
+
+    def test_settings_reach_the_device(self) -> None:
+        runtime = OpenVino()
+        session: Any = runtime.load(tiny.AFFINE, runtime.defaults(1))
+        compiled = session._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        assert compiled.get_property("NUM_STREAMS") == 1
+        assert "float32" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PERFORMANCE_HINT", "FAST"),
+            ("INFERENCE_NUM_THREADS", -3),
+            ("INFERENCE_NUM_THREADS", 100_000),
+            ("NUM_STREAM", 1),
+            ("AVAILABLE_DEVICES", "x"),
+        ],
+    )
+    def test_wrong_settings_are_named(self, name: str, value: object) -> None:
+        with pytest.raises(ConfigError, match=name):
+            OpenVino().load(tiny.AFFINE, {name: value})
+
+
+def test_tiny_models_are_what_they_claim() -> None:
+    """The kit's own oracle against ONNX's reference evaluator."""
+    for model in (tiny.MATMULS, tiny.AFFINE, tiny.GATHER):
+        onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    reference = onnx.reference.ReferenceEvaluator(onnx.load_from_string(tiny.AFFINE))
+    for got, expected in zip(affine(x), reference.run(None, {"x": x}), strict=True):
+        assert np.allclose(got, expected, rtol=1e-5)
+    feeds = tiny.matmuls_feeds()
+    (power,) = onnx.reference.ReferenceEvaluator(onnx.load_from_string(tiny.MATMULS)).run(None, feeds)
+    assert np.allclose(power, np.linalg.matrix_power(feeds["x"], 7), atol=1e-4)
+
+
+def test_a_third_party_runtime_by_name() -> None:
+    assert get_runtime("tests.measure.fakes:Fake").name == "fake"
+
+
+@pytest.mark.parametrize(
+    "name", ["tensorrt", "tests.measure.fakes:Nobody", "no.such.module:Name", "os.path:join"]
+)
+def test_unknown_runtimes_are_config_errors(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_runtime(name)
+    assert name in str(caught.value)
+
+
+def test_target_settings_lie_over_the_defaults() -> None:
+    target = Target("onnxruntime", 2, 4, {"allow_spinning": False})
+    settings = resolve_settings(target)
+    assert settings == {**OnnxRuntime().defaults(2), "allow_spinning": False}
+    assert Target.from_json(target.to_json()) == target
+
+
+@pytest.mark.parametrize("body", [{"threads": 0}, {"batch": 1.5}, {"threads": True}, {"treads": 1}])
+def test_wrong_targets_are_config_errors(body: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="target"):
+        Target.from_json(body)
