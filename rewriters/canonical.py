@@ -221,4 +221,4 @@ def _assemble(
 
 
 def _tensor(value: NDArray[Any]) -> TensorProto:
-    return numpy_helper.from_array(np.array(value, order="C"))
+    return numpy_helper.from_array(np.asarray(value, order="C"))

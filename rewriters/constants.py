@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,8 @@ def reference(
         [onnx.helper.make_value_info(n, types[n]) for n in names],
     )  # fmt: skip
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             model = onnx.helper.make_model(graph, opset_imports=opsets)
             results = ReferenceEvaluator(model).run(None, dict(inputs))
     except Exception:  # noqa: BLE001 - whatever it stumbled over, the node simply stays

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from rewriters import targets
-from rewriters.constants import NEVER, constant_node_value, may_fold, reference
+from rewriters.constants import NEVER, SMALL_BYTES, constant_node_value, may_fold, reference
 from rewriters.evaluate import FUNCTIONS, evaluate, slices
 from rewriters.inference import Types
 from rewriters.noop import passes_through
@@ -177,6 +177,8 @@ class Folder:
             results = evaluate(op, attributes, inputs)
         except Unknown:
             return None, element
+        if any(r.size > _SMALL for r in results):
+            return None, element
         return results, int(TensorProto.BOOL) if op == "Equal" else element
 
     def _evaluate(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> bool:
@@ -189,7 +191,7 @@ class Folder:
                 results = evaluate(
                     node.op_type, attributes, [self.small(n) if n else None for n in node.input]
                 )
-                return self._hold_all(node, results)
+                return sum(r.nbytes for r in results) <= SMALL_BYTES and self._hold_all(node, results)
             except Unknown:
                 pass
         inputs = {n: v for n in node.input if n and (v := self.constant(n)) is not None}

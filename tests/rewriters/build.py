@@ -18,14 +18,16 @@ def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Sequence[int | str | None]],
     outputs: Sequence[str],
-    weights: Mapping[str, Array],
+    weights: Mapping[str, Any],
     *,
     opset: int = 17,
     ir: int = 8,
     types: Mapping[str, int] | None = None,
+    domains: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
     """A model; inputs and outputs are float tensors unless `types` says otherwise; outputs have a rank only."""
     types = types or {}
+    opsets = [helper.make_opsetid(d, v) for d, v in {"": opset, **(domains or {})}.items()]
     graph = helper.make_graph(
         list(nodes),
         "test",
@@ -33,7 +35,7 @@ def model(
         [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), None) for n in outputs],
         [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=ir)
     for output, inferred in zip(
         graph.output, onnx.shape_inference.infer_shapes(proto).graph.output, strict=True
     ):
@@ -81,11 +83,11 @@ def residual(
     rng: np.random.Generator, channels: int, hidden: int, blocks: int, skip: frozenset[int] = frozenset()
 ) -> onnx.ModelProto:
     """x -> stem -> blocks of conv3x3, ReLU, conv3x3, add -> y; tensors s0 .. s<blocks>; `skip` leaves out."""
-    weights = {"stem.w": floats(rng, channels, 3, 3, 3)}
+    weights: dict[str, Array] = {"stem.w": floats(rng, channels, 3, 3, 3)}
     nodes = [helper.make_node("Conv", ["x", "stem.w"], ["s0"], "stem", pads=[1] * 4)]
     last = "s0"
     for i in range(blocks):
-        w = {
+        w: dict[str, Array] = {
             f"b{i}.w1": floats(rng, hidden, channels, 3, 3) / 5,
             f"b{i}.b1": floats(rng, hidden),
             f"b{i}.w2": floats(rng, channels, hidden, 3, 3) / 5,

@@ -21,8 +21,9 @@ def one(op: str, weight: Array, spatial: tuple[int, ...], **attributes: Any) -> 
 
 def zero_border(weight: Array, size: tuple[int, ...]) -> Array:
     out = np.zeros_like(weight)
-    window = tuple(slice((o - k) // 2, (o - k) // 2 + k) for o, k in zip(weight.shape[2:], size, strict=True))
-    out[(..., *window)] = weight[(..., *window)]
+    window: list[Any] = [slice(None)] * 2
+    window += [slice((o - k) // 2, (o + k) // 2) for o, k in zip(weight.shape[2:], size, strict=True)]
+    out[tuple(window)] = weight[tuple(window)]
     return out
 
 
