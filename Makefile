@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test test-all lint format clean
+.PHONY: help venv demo test test-all lint format bench clean
 
 help:
 	@echo "make demo      optimise the small model of models/ and print what was found"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff put the sources in order"
+	@echo "make bench     training speed of the super-network against the same network by hand"
 	@echo "make clean     remove what make and the tools made"
 
 venv: $(STAMP)
@@ -21,6 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+demo: $(STAMP)
+	rm -rf runs/demo
+	$(BIN)/onnxnas optimize models/digits_resnet.onnx --data models/digits.yaml --preset quick -o runs/demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
@@ -36,6 +41,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench_supernet.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo

@@ -126,12 +126,12 @@ def _fill(
 
 def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the runtime's defaults and version filled in, so that run.py needs no other source."""
-    from onnxnas.measure import get_runtime
+    from onnxnas.measure import Target, get_runtime, resolve_settings
 
-    runtime = get_runtime(str(given["runtime"]))
-    threads = int(given.get("threads") or 1)
-    settings = {**runtime.defaults(threads), **(given.get("settings") or {})}
-    return {"version": runtime.version(), "threads": threads, "batch": 1, **given, "settings": settings}
+    name, threads, batch = str(given["runtime"]), int(given.get("threads") or 1), int(given.get("batch") or 1)
+    settings = resolve_settings(Target(name, threads, batch, given.get("settings") or {}))
+    version = given.get("version") or get_runtime(name).version()
+    return {**given, "version": version, "threads": threads, "batch": batch, "settings": settings}
 
 
 def _json(path: Path, body: Any) -> None:
