@@ -152,10 +152,10 @@ def infer_task(where: str, y: Array | None, outputs: Sequence[TensorInfo] | None
         return "distillation"
     if y.dtype.kind in "iub":
         return "segmentation" if y.ndim >= 3 else "classification"
-    shape = outputs[0].shape if outputs else None
-    if y.dtype.kind == "f" and y.ndim > 1 and (shape is None or tuple(shape[1:]) == y.shape[1:]):
+    dims = output_dims(outputs)
+    if y.dtype.kind == "f" and y.ndim > 1 and (dims is None or fits(y.shape[1:], dims)):
         return "regression"
-    expected = "" if shape is None else f" (regression: one of shape {_text(shape[1:])} per sample)"
+    expected = "" if dims is None else f" (for regression: {_text(dims)})"
     raise DataError(f"{where}: y is {y.dtype} of shape {y.shape}: class labels must be integers{expected}")
 
 
@@ -165,20 +165,24 @@ def check_labels(where: str, y: Array, task: Task, outputs: Sequence[TensorInfo]
     Raises:
         DataError: wrong dtype or shape, or a label out of the range of the model's classes.
     """
-    shape = outputs[0].shape if outputs else None
+    dims = output_dims(outputs)
     if task == "regression":
-        return _check_regression(where, y, shape)
+        return _check_regression(where, y, dims)
     if y.dtype.kind not in "iub":
         raise DataError(f"{where}: y[0] is {y.dtype}: class labels must be integers, 0 .. classes-1")
     if task == "classification" and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if task == "classification" and y.ndim == 2 and shape is not None and len(shape) == 2:
+    if task == "classification" and y.ndim == 2 and dims is not None and len(dims) == 1:
         raise DataError(
             f"{where}: y has shape {y.shape}; expected one integer per sample (y.argmax(1) if one-hot)"
         )
     if task == "segmentation" and y.ndim < 3:
         raise DataError(f"{where}: y has shape {y.shape}; segmentation needs a class per pixel, [n, H, W]")
-    count = class_count(shape, y)
+    count = class_count(dims, y)
+    if dims and None not in dims and (count is None or count < 2):
+        raise DataError(
+            f"{where}: the model's output {_text(dims)} has no scores of two or more classes for y {y.shape}"
+        )
     bad = y < 0 if y.dtype.kind == "i" else np.zeros(y.shape, bool)
     if count is not None and y.dtype.kind != "b":
         bad = bad | (y >= count)
@@ -192,35 +196,47 @@ def check_labels(where: str, y: Array, task: Task, outputs: Sequence[TensorInfo]
     return y.astype(np.int64) if task == "classification" else y
 
 
-def _check_regression(where: str, y: Array, shape: Sequence[int] | None) -> Array:
+def _check_regression(where: str, y: Array, dims: Sequence[int | None] | None) -> Array:
     if y.dtype.kind not in "fiu":
         raise DataError(f"{where}: y is {y.dtype}: regression needs numbers")
-    if y.ndim == 1 and (shape is None or tuple(shape[1:]) == (1,)):
+    if y.ndim == 1 and (dims is None or tuple(dims) == (1,)):
         y = y[:, None]
-    if shape is not None and tuple(shape[1:]) != y.shape[1:]:
-        raise DataError(f"{where}: y[0] has shape {y.shape[1:]}, the model's output {_text(shape[1:])}")
+    if dims is not None and not fits(y.shape[1:], dims):
+        raise DataError(f"{where}: y has shape {_text(y.shape[1:])}, the model's output {_text(dims)}")
     good = np.isfinite(y.astype(np.float32)).reshape(len(y), -1).all(1)
     if not good.all():
         raise DataError(f"{where}: y[{int(np.argmin(good))}] is not finite")
     return y.astype(np.float32)
 
 
-def class_count(shape: Sequence[int] | None, y: Array) -> int | None:
-    """Number of classes of an output `[n, K]`, `[n, K, ...]` or `[n, ..., K]`; None if unknown.
+def output_dims(outputs: Sequence[TensorInfo] | None) -> tuple[int | None, ...] | None:
+    """Sizes of the first output without the batch axis; None where it follows the input, or all unknown.
 
-    For labels of one dimension more than [n], K is the axis of the output that the labels lack; the
-    first such axis after the batch (nchw) is preferred unless only the last one fits.
+    A symbol that the file gives to the only axis of an output [n, K] has the inferred size.
     """
-    if shape is None or len(shape) < 2:
+    if not outputs:
         return None
-    rest = [d for d in shape[1:] if d != 1] or [1]
+    first = outputs[0]
+    if first.declared is None or (len(first.declared) == 2 and first.shape is not None):
+        return None if first.shape is None else tuple(first.shape[1:])
+    return expected_dims(first)
+
+
+def class_count(dims: Sequence[int | None] | None, y: Array) -> int | None:
+    """Number of classes K of an output `[n, K]`, `[n, K, ...]` or `[n, ..., K]`; None if unknown.
+
+    K is the axis of the output that the labels lack: the first that fits after the batch, else the last.
+    """
+    if not dims:
+        return None
     if y.ndim == 1:
-        return rest[0] if len(rest) == 1 and rest[0] > 1 else None
-    if len(shape) != y.ndim + 1:
+        rest = [d for d in dims if d != 1] or [1]
+        return rest[0] if len(rest) == 1 else None
+    if len(dims) != y.ndim:
         return None
-    first_fits = tuple(shape[2:]) == y.shape[1:]
-    last_fits = tuple(shape[1:-1]) == y.shape[1:]
-    return shape[-1] if last_fits and not first_fits else shape[1]
+    if dims[0] is not None and fits(y.shape[1:], dims[1:]):
+        return dims[0]
+    return dims[-1] if fits(y.shape[1:], dims[:-1]) else None
 
 
 def check_enough(where: str, split: Split, task: Task) -> None:

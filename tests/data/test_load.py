@@ -93,6 +93,21 @@ def test_label_per_pixel_is_segmentation_and_255_is_nothing(tmp_path: Path) -> N
     refused(path, "y[0][0][0] is 4", "0 .. 3", outputs=[info("out", (1, 4, 8, 8))])
 
 
+def test_outputs_whose_size_follows_the_input(tmp_path: Path) -> None:
+    def free(*declared: int | str) -> list[TensorInfo]:
+        return [TensorInfo("o", np.dtype(np.float32), (1, 3, 224, 224), ("n", *declared))]
+
+    x = samples()["x"]
+    path = save(tmp_path / "r.npz", x=x, y=np.zeros((40, 3, 16, 16)))
+    assert data.load(path, INPUT, outputs=free(3, "h", "w")).task == "regression"
+    refused(path, "integers", outputs=free(4, "h", "w"))
+    path = save(tmp_path / "s.npz", x=x, y=np.full((40, 8, 8), 6))
+    assert data.load(path, INPUT, outputs=free(7, "h", "w")).task == "segmentation"
+    assert data.load(path, INPUT, outputs=free("h", "w", 7)).task == "segmentation"
+    refused(path, "y[0][0][0] is 6", "6 classes", outputs=free(6, "h", "w"))
+    refused(path, "y[0][0][0] is 6", "6 classes", outputs=free("h", "w", 6))
+
+
 def test_yaml(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for name in ("train", "test"):
@@ -281,6 +296,12 @@ def test_float_labels(tmp_path: Path) -> None:
     refused(path, "float32", "integers")
     (tmp_path / "d.yaml").write_text("train: d.npz\ntask: classification\n")
     refused(tmp_path / "d.yaml", "float32", "integers")
+
+
+def test_labels_that_the_output_has_no_scores_for(tmp_path: Path) -> None:
+    path = save(tmp_path / "d.npz", x=samples()["x"], y=np.arange(40) % 2)
+    refused(path, "no scores", outputs=[info("out", (1, 1))])
+    refused(path, "no scores", outputs=[info("out", (1, 5, 7, 7))])
 
 
 def test_one_hot_labels(tmp_path: Path) -> None:
