@@ -117,6 +117,7 @@ def export_module(
         file = Path(folder) / "model.onnx"
         notes = _export(module, list(example.values()), [i.name for i in inputs], names, file, exporter)
         model = onnx.load(file)
+    _separate(model, module)
     worst = _compare(module, model, inputs, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     graph.save(model, path)
@@ -173,6 +174,26 @@ def _export(
         ) from error
     traced = (str(w.message).splitlines()[0] for w in caught if w.category.__name__ == "TracerWarning")
     return tuple(dict.fromkeys(traced))
+
+
+def _separate(model: onnx.ModelProto, module: nn.Module) -> None:
+    """Gives parameters of their own back to the model, in place.
+
+    The TorchScript exporter merges parameters that happen to be equal (a fresh BatchNorm's variance and
+    weight) into one initializer and an Identity named as the other; training would then tie them. Those
+    that share memory in the module stay one.
+    """
+    state = module.state_dict(keep_vars=True)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if node.op_type != "Identity" or node.input[0] not in initializers or node.output[0] not in state:
+            continue
+        source = state.get(node.input[0])
+        if source is not None and source.data_ptr() != state[node.output[0]].data_ptr():
+            copy = model.graph.initializer.add()
+            copy.CopyFrom(initializers[node.input[0]])
+            copy.name = node.output[0]
+            model.graph.node.remove(node)
 
 
 @contextlib.contextmanager

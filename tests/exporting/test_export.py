@@ -100,6 +100,23 @@ def test_batch_norm_keeps_its_statistics_under_their_names(source: str, tmp_path
         assert np.array_equal(values[name], module.state_dict()[name].numpy())
 
 
+def test_only_parameters_that_share_memory_are_shared(source: str, tmp_path: Path) -> None:
+    (tmp_path / "tied.py").write_text(
+        "from torch import nn\n"
+        "class Tied(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b, self.c = (nn.Conv2d(3, 3, 1, bias=False) for _ in range(3))\n"
+        "        self.b.weight = nn.Parameter(self.a.weight.detach().clone())\n"
+        "        self.c.weight = self.a.weight\n"
+        "    def forward(self, x):\n"
+        "        return self.c(self.b(self.a(x)))\n"
+    )
+    export(f"{tmp_path}/tied.py:Tied", [X], tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert sorted(t.name for t in graph.initializer) == ["a.weight", "b.weight"]
+
+
 def test_several_inputs_and_outputs(source: str, tmp_path: Path) -> None:
     inputs = [parse_input("ids=1,3:int64"), parse_input("mask=1,3")]
     made = export(f"{source}:Words", inputs, tmp_path / "m.onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -69,6 +70,25 @@ def test_data_are_scikit_learns_digits_once_each() -> None:
     for part in parts:
         counts = np.bincount(np.asarray(part.y), minlength=10)
         assert np.ptp(counts) <= 0.06 * len(np.asarray(part.y))
+
+
+def test_script_makes_these_splits_and_this_network(card: str) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "tools_train_digits", MODELS.parent / "tools" / "train_digits.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, (x, y) in script.split_digits().items():
+        with np.load(MODELS / f"digits_{name}.npz") as stored:
+            assert np.array_equal(stored["x"], x)
+            assert np.array_equal(stored["y"], y)
+    assert (MODELS / "digits.yaml").read_text() == script.CONFIG
+    parameters = {k: tuple(p.shape) for k, p in script.network().named_parameters()}
+    stored = {t.name: tuple(t.dims) for t in onnx.load(MODELS / "digits_resnet.onnx").graph.initializer}
+    assert parameters.items() <= stored.items()
+    assert f"{sum(int(np.prod(s)) for s in parameters.values()):,}" in card
 
 
 def test_batch_norm_is_kept_and_the_batch_is_free() -> None:
