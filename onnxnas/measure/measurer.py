@@ -22,6 +22,7 @@ from onnxnas.types import Measurement
 
 Status = Literal["ok", "crashed", "timeout", "oom", "invalid"]
 _CALIBRATIONS = 6
+_CALIBRATION_TURNS_SECONDS = 0.12
 _CALIBRATION_SECONDS = 3.0
 
 
@@ -41,7 +42,8 @@ class Latency:
     request after the other. `speedup` is the baseline's p50 over the candidate's, from interleaved
     turns. `peak_memory` is the resident memory in bytes that loading and running the candidate added
     (None where the system does not say). `noise_floor` is the relative difference two sessions of one
-    model can show here; intervals include it.
+    model can show here, included in the intervals; 0 for a protocol of several rounds, whose intervals
+    hold it already.
     """
 
     status: Status
@@ -156,7 +158,13 @@ class Measurer:
     def noise_floor(self) -> float:
         """The relative difference that two sessions of the baseline can show; measured once, about a second."""
         if self._floor is None:
-            protocol = replace(SHORT, name="calibration", seconds=0.12, min_turns=6, warmup_seconds=0.02)
+            protocol = replace(
+                SHORT,
+                name="calibration",
+                seconds=_CALIBRATION_TURNS_SECONDS,
+                min_turns=6,
+                warmup_seconds=0.02,
+            )
             header = {
                 "do": "calibrate",
                 "protocol": protocol.to_json(),
@@ -213,7 +221,7 @@ class Measurer:
             raise ConfigError(f"feeds: {error}") from error
         if answer.get("status") != "ok":
             status: Status = "oom" if answer.get("status") == "oom" else "invalid"
-            raise CandidateError(status, str(answer.get("error", "")))
+            raise CandidateError(status, _one_line(answer.get("error", "")))
         return answer, outputs
 
     def _running(self) -> Child:
@@ -256,7 +264,7 @@ class Measurer:
             raise ConfigError(f"feeds: {error}") from error
 
     def _judge(self, answer: Mapping[str, Any], what: str) -> None:
-        status, error = answer.get("status"), answer.get("error", "")
+        status, error = answer.get("status"), _one_line(answer.get("error", ""))
         if status == "config":
             raise ConfigError(f"{what}: {error}")
         if status == "environment" or (status != "ok" and what.startswith("runtime")):
@@ -304,6 +312,10 @@ def _measured(body: Mapping[str, Any], factor: float = 1.0, unit: str = "") -> M
     if not (0 < low <= value <= high < float("inf")):
         raise ValueError(f"{value} in {low} .. {high}")
     return Measurement(value, low, high, int(body["n"]), unit or str(body["unit"]), str(body["protocol"]))
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:500]
 
 
 def _bytes(model: bytes) -> Array:

@@ -172,7 +172,7 @@ class Modes:
         held = []
         while True:
             held.append(np.ones(6 << 20, np.float64))
-            time.sleep(0.04)
+            time.sleep(0.06)
 
     @staticmethod
     def run_hog_at_once(options: Any, outputs: Any) -> Any:

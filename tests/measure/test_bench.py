@@ -16,6 +16,12 @@ FAKE = Target("tests.measure.fakes:Fake")
 QUICK = Protocol("quick", 0.08, min_turns=8, block_seconds=0.002, warmup_seconds=0.002)
 
 
+@pytest.fixture(autouse=True)
+def _quick_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxnas.measure.measurer._CALIBRATIONS", 3)
+    monkeypatch.setattr("onnxnas.measure.measurer._CALIBRATION_TURNS_SECONDS", 0.01)
+
+
 def feeds(batch: int) -> dict[str, np.ndarray]:
     return {"x": np.ones((batch, 3), np.float32)}
 

@@ -25,7 +25,7 @@ Feeds = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def measurer(feeds: Feeds) -> Iterator[Measurer]:
-    with Measurer(FAKE, model(us=60), feeds, timeout=15, memory_limit=400 * MIB) as made:
+    with Measurer(FAKE, model(us=60), feeds, timeout=15, memory_limit=250 * MIB) as made:
         yield made
 
 
@@ -36,7 +36,7 @@ FAULTS = {
     "garbage": ("crashed", "garbage"),
     "close": ("crashed", "closed its answers"),
     "bad_alloc": ("oom", "SIGABRT"),
-    "hog": ("oom", "above the limit 400 MiB"),
+    "hog": ("oom", "above the limit 250 MiB"),
     "hog_at_once": ("oom", ""),
     "says_no_memory": ("oom", "Failed to allocate"),
     "nan": ("invalid", "output 0 holds NaN"),
