@@ -1,0 +1,218 @@
+"""Commands about a run: optimize, train, search, finalise, resume, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxnas.cli import output
+from onnxnas.cli.options import AsJson, Debug, MaybeSeed, Model, Run, Seed, Shapes, Verbose, listed, shapes
+from onnxnas.errors import EnvironmentProblem
+
+Data = Annotated[str | None, typer.Option("--data", help="A .npz, folder, YAML file or module.py:function.")]
+RunOut = Annotated[str | None, typer.Option("-o", "--output", help="The run directory.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="quick, default or thorough.", show_default="default")
+]
+Budget = Annotated[str | None, typer.Option("--time-budget", help="For example 90s, 30m, 2h.")]
+Drop = Annotated[
+    float | None, typer.Option("--max-drop", help="Points of quality that may go.", show_default="1.0")
+]
+Objectives = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective", help="latency, throughput, macs, params, size; repeatable.", show_default="latency"
+    ),
+]
+Runtime = Annotated[
+    str | None, typer.Option("--runtime", help="onnxruntime or openvino.", show_default="onnxruntime")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Of the runtime.", show_default="1")]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="That latency is measured with.", show_default="1")
+]
+Precision = Annotated[str | None, typer.Option("--precision", help="fp32.", show_default="fp32")]
+Elastic = Annotated[str | None, typer.Option("--elastic", help="Of depth,width,kernel.", show_default="all")]
+Warm = Annotated[Path | None, typer.Option("--warm-start", help="Another run (not in this version).")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")]
+File = Annotated[Path | None, typer.Option("--config", help="A YAML file; flags win over it.")]
+Save = Annotated[Path | None, typer.Option("--save-config", help="Write the resolved configuration there.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Run this stage again even if it is complete.")]
+
+
+def optimize(
+    model: Model,
+    data: Data = None,
+    output_: RunOut = None,
+    preset: Preset = None,
+    time_budget: Budget = None,
+    max_drop: Drop = None,
+    objective: Objectives = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    batch: Batch = None,
+    precision: Precision = None,
+    elastic: Elastic = None,
+    warm_start: Warm = None,
+    device: Device = None,
+    shape: Shapes = None,
+    config: File = None,
+    save_config: Save = None,
+    as_json: AsJson = False,
+    seed: MaybeSeed = None,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """The whole line: train, search, finalise, bundle, report.
+
+    Example: onnxnas optimize resnet20.onnx --data cifar10.yaml -o runs/r20 --max-drop 1.0
+    """
+    flags = _flags(locals())
+    _begin(flags, config, save_config, warm_start, None, as_json)
+
+
+def train(
+    model: Model,
+    data: Data = None,
+    output_: RunOut = None,
+    preset: Preset = None,
+    time_budget: Budget = None,
+    elastic: Elastic = None,
+    device: Device = None,
+    shape: Shapes = None,
+    config: File = None,
+    save_config: Save = None,
+    as_json: AsJson = False,
+    seed: MaybeSeed = None,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """The super-network only; `search` and `finalise` follow on the same run directory.
+
+    Example: onnxnas train resnet20.onnx --data cifar10.yaml -o runs/r20
+    """
+    flags = _flags(locals())
+    _begin(flags, config, save_config, None, "train", as_json)
+
+
+def search(
+    run: Run,
+    redo: Redo = False,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Search sub-networks with the trained super-network of a run; uses the run's configuration and seed.
+
+    Example: onnxnas search runs/r20
+    """
+    _continue(run, "search", redo, as_json)
+
+
+def finalise(
+    run: Run,
+    redo: Redo = False,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune, measure and pack what the search of a run found; uses the run's configuration and seed.
+
+    Example: onnxnas finalise runs/r20
+    """
+    _continue(run, "finalise", redo, as_json)
+
+
+def resume(
+    run: Run,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Continue whatever was interrupted; uses the run's configuration and seed.
+
+    Example: onnxnas resume runs/r20
+    """
+    _continue(run, None, False, as_json)
+
+
+def report(
+    run: Run,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report of a run again: one HTML file that needs no network.
+
+    Example: onnxnas report runs/r20
+    """
+    from onnxnas import handoff
+    from onnxnas.pipeline.run_dir import RunDirectory
+
+    RunDirectory(run).require()
+    path = handoff.report.write(run)
+    if as_json:
+        output.document({"schema": 1, "path": str(path)})
+    else:
+        output.line(f"{path}")
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """What the user said, under configuration keys; what was not said is absent."""
+    objective = given.get("objective")
+    said = {
+        "model": str(given["model"]),
+        "data": given["data"],
+        "output": given["output_"],
+        "objectives": objective or None,
+        "precision": listed(given.get("precision")),
+        "elastic": listed(given.get("elastic")),
+        "shapes": shapes(given.get("shape")) or None,
+    }
+    for name in ("preset", "time_budget", "max_drop", "runtime", "threads", "batch", "device", "seed"):
+        said[name] = given.get(name)
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _begin(
+    flags: dict[str, Any],
+    file: Path | None,
+    save: Path | None,
+    warm: Path | None,
+    last: str | None,
+    as_json: bool,
+) -> None:
+    from onnxnas.pipeline import config as configuration
+    from onnxnas.pipeline import runner
+
+    if warm is not None:
+        raise EnvironmentProblem(f"--warm-start {warm}: not there yet in this version; leave it out")
+    resolved = configuration.resolve(flags, file)
+    if save is not None:
+        configuration.save(resolved, save)
+    with output.reporter() as watching:
+        body = runner.begin(resolved, watching, last=last)
+    _show(body, Path(resolved.output), as_json)
+
+
+def _continue(run: Path, stage: str | None, redo: bool, as_json: bool) -> None:
+    from onnxnas.pipeline import runner
+
+    with output.reporter() as watching:
+        body = runner.proceed(run, watching, stage=stage, redo=redo)
+    _show(body, run, as_json)
+
+
+def _show(body: dict[str, Any], run: Path, as_json: bool) -> None:
+    if as_json:
+        output.document(body)
+    elif "pareto" in body:
+        output.results(body, str(run))
+    else:
+        output.line(f"{run}: stage '{body['stage']}' is complete; continue with `onnxnas resume {run}`")

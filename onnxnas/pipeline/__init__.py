@@ -1,0 +1,1 @@
+"""The straight line: run directory, configuration, stages, and the Python interface to them."""

@@ -1,0 +1,199 @@
+"""Proof that the tool understands a model: the document of `onnxnas check`.
+
+Three comparisons, all of numbers:
+
+    identity   the maximal sub-network, rewritten      against  the original file, both in the runtime
+    torch      the super-network, maximal, in torch    against  the original file in the runtime
+    subnets    extracted ONNX files in the runtime     against  the same sub-network active in torch
+
+`max_rel` is max |a-b| / max |b|, the worst over all outputs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxnas import graph
+from onnxnas.errors import ModelError, OnnxnasError
+from onnxnas.pipeline.inspect import Inspection, inspect
+from onnxnas.types import Subnet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from onnxnas.space import SearchSpace
+
+Arrays = list["NDArray[Any]"]
+
+TOLERANCE = 1e-4
+"""Largest relative difference that counts as equal: float32 rounding, summed in another order."""
+
+
+def check(
+    source: str | Path | ModelProto,
+    *,
+    samples: int = 5,
+    seed: int = 0,
+    runtime: str = "onnxruntime",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """The document of `onnxnas check --json` (schema 1). Raises ModelError when the model cannot be loaded at all."""
+    from onnxnas import measure
+
+    began = time.perf_counter()
+    seen = inspect(source, shapes=shapes)
+    feeds = graph.example_inputs(seen.graph, seed=seed, shapes=shapes)
+    original = original_bytes(source, seen.graph)
+    target = measure.Target(runtime=runtime, threads=1, batch=1)
+    problems: list[str] = []
+    with measure.Measurer(target, original, feeds) as measurer:
+        reference = _run(measurer, original, feeds, "the original file", problems)
+        rewritten = graph.rewrite(seen.graph, seen.space.plan(seen.space.maximal())).SerializeToString()
+        identity = difference(
+            _run(measurer, rewritten, feeds, "the maximal sub-network", problems), reference
+        )
+        _judge(identity, "identity", problems)
+        network, torch_ = _torch(seen, feeds, reference, problems)
+        rows = [
+            _subnet(seen, network, measurer, subnet, feeds, problems)
+            for subnet in dict.fromkeys(subnets(seen.space, samples, seed))
+        ]
+    return {
+        "schema": 1,
+        "ok": not problems,
+        "seconds": round(time.perf_counter() - began, 3),
+        "identity": identity,
+        "torch": torch_,
+        "subnets": rows,
+        "problems": problems,
+    }
+
+
+def subnets(space: SearchSpace, samples: int, seed: int) -> list[Subnet]:
+    """The minimal, the depth-only and the width-only smallest ones, then random ones; `samples` in all at least."""
+    smallest = space.minimal()
+    chosen = [smallest, Subnet(skip=smallest.skip), Subnet(width=smallest.width)]
+    rng = np.random.default_rng(seed)
+    return chosen + [space.random(rng) for _ in range(max(0, samples - len(chosen)))]
+
+
+def original_bytes(source: Any, loaded: graph.Graph) -> bytes:
+    """The model as it came, or its canonical form when its weights lie in other files."""
+    if hasattr(source, "SerializeToString"):
+        return bytes(source.SerializeToString())
+    content = Path(source).read_bytes()
+    weights = sum(array.nbytes for array in loaded.initializers.values())
+    return bytes(loaded.model.SerializeToString()) if len(content) < weights // 2 else content
+
+
+def difference(found: Arrays | None, expected: Arrays | None) -> dict[str, float | None]:
+    """{"max_abs", "max_rel"}: the worst over all outputs; None where there is nothing to compare.
+
+    Outputs of different shape, or NaN on one side only, differ infinitely.
+    """
+    if found is None or expected is None:
+        return {"max_abs": None, "max_rel": None}
+    worst_abs = worst_rel = 0.0
+    if len(found) != len(expected):
+        return {"max_abs": math.inf, "max_rel": math.inf}
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            return {"max_abs": math.inf, "max_rel": math.inf}
+        if not a.size or a.dtype.kind not in "fiub":
+            continue
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        gap = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
+        largest = float(np.nan_to_num(gap, nan=math.inf).max())
+        scale = float(np.abs(y[np.isfinite(y)]).max(initial=0.0))
+        worst_abs = max(worst_abs, largest)
+        worst_rel = max(worst_rel, largest / scale if scale else largest)
+    return {"max_abs": worst_abs, "max_rel": worst_rel}
+
+
+def _run(
+    measurer: Any, model: bytes, feeds: Mapping[str, NDArray[Any]], what: str, problems: list[str]
+) -> Arrays | None:
+    try:
+        return list(measurer.run(model, feeds))
+    except OnnxnasError as error:
+        problems.append(f"{what} does not run: {error}")
+        return None
+
+
+def _judge(told: Mapping[str, float | None], what: str, problems: list[str]) -> None:
+    relative = told["max_rel"]
+    if relative is not None and not relative <= TOLERANCE:
+        problems.append(f"{what}: max_rel is {relative:.1e}, expected {TOLERANCE:.0e} at most")
+
+
+def _torch(
+    seen: Inspection, feeds: Mapping[str, NDArray[Any]], reference: Arrays | None, problems: list[str]
+) -> tuple[Any, dict[str, float | None]]:
+    """The super-network, or None, and how far its maximal sub-network is from the reference."""
+    from onnxnas import supernet
+
+    try:
+        network = supernet.SuperNetwork(seen.space)
+    except OnnxnasError as error:
+        problems.append(f"torch: {error}")
+        return None, difference(None, None)
+    found = _in_torch(network, seen.space.maximal(), feeds, "the maximal sub-network", problems)
+    told = difference(found, reference)
+    _judge(told, "torch", problems)
+    return network, told
+
+
+def _in_torch(
+    network: Any, subnet: Subnet, feeds: Mapping[str, NDArray[Any]], what: str, problems: list[str]
+) -> Arrays | None:
+    from onnxnas.supernet import numeric
+
+    try:
+        return numeric.run(network, subnet, feeds)
+    except (OnnxnasError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        problems.append(f"{what} does not run in torch: {' '.join(str(error).split())[:200]}")
+        return None
+
+
+def _subnet(
+    seen: Inspection,
+    network: Any,
+    measurer: Any,
+    subnet: Subnet,
+    feeds: Mapping[str, NDArray[Any]],
+    problems: list[str],
+) -> dict[str, Any]:
+    own: list[str] = []
+    what = f"sub-network {_short(subnet)}"
+    found: Arrays | None = None
+    try:
+        model = graph.rewrite(seen.graph, seen.space.plan(subnet)).SerializeToString()
+    except ModelError as error:
+        own.append(f"{what} cannot be cut out: {error}")
+    else:
+        found = _run(measurer, model, feeds, what, own)
+    told = difference(None, None)
+    if found is not None and network is not None:
+        told = difference(found, _in_torch(network, subnet, feeds, what, own))
+        _judge(told, what, own)
+    problems.extend(own)
+    ratio = seen.space.cost(subnet).macs / max(1, seen.space.cost(Subnet()).macs)
+    return {
+        "subnet": subnet.to_json(),
+        "macs_ratio": ratio,
+        "runs": found is not None,
+        "max_rel": told["max_rel"],
+        "error": own[0] if own else None,
+    }
+
+
+def _short(subnet: Subnet) -> str:
+    key = subnet.key()
+    return key if len(key) <= 120 else f"{key[:117]}..."

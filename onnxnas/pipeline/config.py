@@ -1,0 +1,252 @@
+"""What a run is told: one typed document, resolved from preset < file < flags.
+
+    flags         --seed 3                     win over
+    file          --config run.yaml            wins over
+    preset        quick | default | thorough   wins over
+    defaults      of the classes below
+
+Every problem of a document is reported at once, and an unknown key with the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from onnxnas.errors import ConfigError
+from onnxnas.pipeline import files
+from onnxnas.pipeline.objectives import OBJECTIVES
+from onnxnas.search.settings import SearchSettings
+from onnxnas.train.settings import TrainSettings
+
+PresetName = Literal["quick", "default", "thorough"]
+
+# Every preset, one row each: the share of the budget is spent by stages/budget.py, the limits are upper bounds.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {
+        "time_budget": "3m",
+        "train": {"epochs": 30},
+        "search": {"max_trials": 60, "population": 12, "val_limit": 1000},
+        "finalise": {"finalists": 3, "epochs": 30},
+    },
+    "default": {
+        "time_budget": "60m",
+        "train": {"epochs": 60},
+        "search": {"max_trials": 300, "population": 24, "val_limit": 2500},
+        "finalise": {"finalists": 5, "epochs": 20},
+    },
+    "thorough": {
+        "time_budget": "8h",
+        "train": {"epochs": 240},
+        "search": {"max_trials": 2000, "population": 48, "val_limit": 10000},
+        "finalise": {"finalists": 8, "epochs": 60},
+    },
+}
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are checked and never changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchConfig(SearchSettings):
+    """The search's own settings and how each candidate is judged. `max_trials` is an upper bound, see `Config`."""
+
+    val_limit: int = Field(2500, ge=1, description="validation samples per candidate")
+    recalibration_images: int = Field(
+        1024, ge=1, description="augmented training samples for BatchNorm statistics"
+    )
+    timeout: float = Field(60.0, gt=0, description="seconds for one measurement of one candidate")
+    memory_limit: int | None = Field(None, ge=1, description="bytes for the measuring process")
+
+    def settings(self, **changes: Any) -> SearchSettings:
+        """The search's part, with changes."""
+        body = self.model_dump(include=set(SearchSettings.model_fields))
+        return SearchSettings.model_validate({**body, **changes})
+
+
+class FinaliseConfig(Section):
+    """The last step: how many finalists, how long each is fine-tuned. `epochs` is an upper bound, see `Config`."""
+
+    finalists: int = Field(5, ge=1)
+    epochs: float = Field(20, ge=0)
+    lr: float = Field(0.01, gt=0)
+    recalibration_images: int = Field(4096, ge=1)
+    measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
+    recovery: float = Field(0.1, ge=0, description="share of the quality that fine-tuning may win back")
+
+
+class Config(Section):
+    """A whole run. Paths are as the user gave them, relative to where the command was started.
+
+    With a `time_budget`, the epochs and trials that fit it, by the measured speed of this machine, are done;
+    those given here are upper bounds.
+    """
+
+    model: str
+    data: str
+    output: str
+    preset: PresetName = "default"
+    time_budget: str | None = Field(None, description="for example 90s, 30m, 2h; none: as the limits say")
+    max_drop: float = Field(1.0, ge=0, description="in the unit of the quality metric")
+    objectives: tuple[str, ...] = ("latency",)
+    runtime: str = "onnxruntime"
+    threads: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1)
+    precision: tuple[str, ...] = ("fp32",)
+    elastic: tuple[Literal["depth", "width", "kernel"], ...] = ("depth", "width", "kernel")
+    device: str = "cpu"
+    seed: int = Field(0, ge=0)
+    shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    batchnorm: Literal["auto", "insert", "keep"] = "auto"
+    train: TrainSettings = Field(default_factory=lambda: TrainSettings.model_validate({}))
+    search: SearchConfig = Field(default_factory=lambda: SearchConfig.model_validate({}))
+    finalise: FinaliseConfig = Field(default_factory=lambda: FinaliseConfig.model_validate({}))
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _time_budget(cls, value: Any) -> Any:
+        if value is not None:
+            seconds(str(value))
+            return str(value)
+        return value
+
+    @field_validator("objectives", mode="after")
+    @classmethod
+    def _objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in OBJECTIVES:
+                raise ValueError(f"'{name}' is not one of {', '.join(OBJECTIVES)}{nearest(name, OBJECTIVES)}")
+        if not value:
+            raise ValueError("name at least one besides quality")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("precision", mode="after")
+    @classmethod
+    def _precision(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "fp32":
+                raise ValueError(f"'{name}' is not there yet; this version searches fp32 only")
+        return value
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds for the whole run, or None."""
+        return None if self.time_budget is None else seconds(self.time_budget)
+
+
+def seconds(text: str) -> float:
+    """'90s', '30m', '1.5h' or a bare number of seconds, as seconds. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"'{text}' is not a time; write for example 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def nearest(name: str, known: Any) -> str:
+    """'; did you mean X?' or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Config:
+    """Merge preset, file and flags into a Config. Raises ConfigError naming every problem at once."""
+    body: dict[str, Any] = {} if file is None else read_yaml(file)
+    where = "flags" if file is None else str(file)
+    merged = merge(body, flags)
+    preset = merged.get("preset", "default")
+    if isinstance(preset, str) and preset in PRESETS:
+        merged = merge(PRESETS[preset], merged)
+    return validate(merged, where)
+
+
+def validate(body: Mapping[str, Any], where: str) -> Config:
+    """A Config of a complete document. Raises ConfigError naming every problem at once."""
+    try:
+        return Config.model_validate(dict(body))
+    except ValidationError as error:
+        problems = "; ".join(_problem(item) for item in error.errors())
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def load(path: Path) -> Config:
+    """A resolved document that `save` wrote. Raises ConfigError."""
+    return validate(read_yaml(path), str(path))
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved document as YAML, atomically."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    files.write_bytes(path, text.encode())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping. Raises ConfigError."""
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        raise ConfigError(f"{path}: got a {type(body).__name__}, expected keys and values")
+    return {str(key): value for key, value in body.items()}
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, section by section."""
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What two documents disagree on, one 'key: old -> new' each; places do not count."""
+    left, right = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [
+        f"{key}: {left.get(key)} -> {right.get(key)}"
+        for key in sorted(left.keys() | right.keys())
+        if key not in {"output", "model", "data"} and left.get(key) != right.get(key)
+    ]
+
+
+def _flat(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _problem(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    name = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key '{name}'{nearest(location[-1], _known(location[:-1]))}"
+    if item["type"] == "missing":
+        return f"'{name}' is missing"
+    got = "" if item["type"] == "value_error" else f" (got {item['input']!r})"
+    return f"'{name}': {item['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _known(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,87 @@
+"""How a candidate is judged during the search: quality in torch, latency in the runtime that will serve it.
+
+    recalibrate BatchNorm -> quality on validation samples -> cut out of the ONNX file -> measure beside the baseline
+
+Latency is told as `reference / speed-up`: the reference is the baseline's latency, measured once at the start of
+the search, and the speed-up is measured in turns with the baseline. So what the machine does between two
+candidates cancels, and values of one study can be compared.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from onnxnas import train
+from onnxnas.pipeline import build, objectives
+from onnxnas.types import Measurement, Subnet, Trial
+
+if TYPE_CHECKING:
+    from onnxnas.measure import Latency, Measurer
+    from onnxnas.pipeline.line import Line
+
+
+class CandidateEvaluator:
+    """An `onnxnas.search.Evaluator`. The answer depends on the candidate alone, apart from measurement noise.
+
+    `reference_ms` is the baseline's latency; latency is measured only when an objective needs it.
+    """
+
+    def __init__(self, line: Line, measurer: Measurer, reference_ms: float, environment: str) -> None:
+        self._line = line
+        self._measurer = measurer
+        self._reference = reference_ms
+        self._environment = environment
+        self._judge = train.Judge(
+            line.network,
+            line.data,
+            "val",
+            line.metric,
+            recalibration_images=line.config.search.recalibration_images,
+            limit=line.config.search.val_limit,
+            seed=line.config.seed,
+        )
+        wanted = {objectives.OBJECTIVES[name].name for name in line.config.objectives}
+        self._latency = bool(wanted & objectives.MEASURED)
+
+    def evaluate(self, subnet: Subnet, number: int) -> Trial:
+        """One trial; a model that crashes, hangs or computes nonsense is a status."""
+        began = time.perf_counter()
+        line = self._line
+        statistics = self._judge.statistics(subnet)
+        quality = self._judge.quality(subnet, statistics)
+        model = build.cut(line.network, subnet, statistics).SerializeToString()
+        cost = line.space.cost(subnet)
+        values: dict[str, float] = {
+            "quality": quality,
+            "macs": float(cost.macs),
+            "params": float(cost.params),
+            "bytes": float(len(model)),
+        }
+        measurements: dict[str, Measurement] = {}
+        if self._latency:
+            found = self._measurer.measure(model, protocol="short")
+            if found.status != "ok":
+                seconds = time.perf_counter() - began
+                return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)
+            measurements = self._figures(found)
+            values |= {name: figure.value for name, figure in measurements.items()}
+        seconds = time.perf_counter() - began
+        return Trial(number, subnet, "ok", values, measurements, seconds, "", self._environment)
+
+    def _figures(self, found: Latency) -> dict[str, Measurement]:
+        speedup: Any = found.speedup
+        reference, batch = self._reference, self._line.config.batch
+        latency = Measurement(
+            reference / speedup.value,
+            reference / speedup.high,
+            reference / speedup.low,
+            speedup.n,
+            "ms",
+            "short",
+        )
+        rate = 1000.0 * batch
+        throughput = Measurement(
+            rate / latency.value, rate / latency.high, rate / latency.low, latency.n, "samples/s", "short"
+        )
+        return {"latency_ms": latency, "throughput": throughput, "speedup": speedup}

@@ -1,0 +1,122 @@
+"""The finalists of a search: which, and their fine-tuning, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxnas import graph, search, train
+from onnxnas.errors import CheckFailed
+from onnxnas.pipeline import build, files
+from onnxnas.pipeline.line import Line
+from onnxnas.train.settings import TrainSettings
+from onnxnas.types import Objective, Subnet, Trial
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from onnxnas.supernet import SuperNetwork
+
+
+def choose(
+    trials: Sequence[Trial],
+    objectives: Sequence[Objective],
+    count: int,
+    baseline: float,
+    max_drop: float,
+    recovery: float,
+) -> list[Trial]:
+    """Members of the search's front, spread along its second objective, that fine-tuning may bring within reach.
+
+    Their quality is at least `baseline - max_drop - recovery * |baseline|`; when no member reaches that, the ones
+    of highest quality are taken. Raises CheckFailed when no trial was successful.
+    """
+    front = search.pareto(trials, objectives)
+    if not front:
+        raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
+    floor = baseline - max_drop - recovery * abs(baseline)
+    near = [trial for trial in front if trial.values["quality"] >= floor and trial.subnet != Subnet()]
+    if not near:
+        others = [trial for trial in front if trial.subnet != Subnet()]
+        near = (others or front)[:count]
+    return search.spread(near, count, objectives[1])
+
+
+def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
+    """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept and recalibrated."""
+    judge = train.Judge(
+        line.network,
+        line.data,
+        "val",
+        line.metric,
+        recalibration_images=line.config.finalise.recalibration_images,
+        seed=line.config.seed,
+    )
+    statistics = judge.statistics(subnet)
+    return loaded(line, graph.rewrite(line.graph, line.network.export_edits(subnet, statistics)))
+
+
+def loaded(line: Line, model: ModelProto) -> graph.Graph:
+    """A model with inputs of the shapes that the original one has, bound as there."""
+    shapes = {name: line.graph.tensors[name].shape for name in line.graph.inputs}
+    return graph.load(model, shapes={name: shape for name, shape in shapes.items() if shape is not None})
+
+
+def settings(line: Line, epochs: float) -> TrainSettings:
+    """How finalists are fine-tuned."""
+    final = line.config.finalise
+    changes = {
+        "epochs": epochs,
+        "eval_every": 0.0,
+        "lr": final.lr,
+        "recalibration_images": final.recalibration_images,
+        "max_seconds": None,
+    }
+    return line.config.train.model_copy(update=changes)
+
+
+def tune(line: Line, index: int, subnet: Subnet, epochs: float, teacher: SuperNetwork) -> dict[str, Any]:
+    """Fine-tune finalist `index` and write finalists/NN/model.onnx; returns {"val_quality"}.
+
+    A finalist that is complete is not touched again; one that was interrupted continues.
+    """
+    place = line.run / "finalists" / f"{index:02d}"
+    done = place / "done.json"
+    if done.is_file() and (place / "model.onnx").is_file():
+        return dict(files.read_json(done))
+    source = cut_out(line, subnet)
+    edits: Sequence[Any] = ()
+    told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
+    if epochs > 0:
+
+        def watch(row: Mapping[str, Any]) -> None:
+            if "loss" in row:
+                line.step(f"finalist {index}", row["epoch"], epochs, f"loss {row['loss']}")
+
+        tuned = train.finetune(
+            source,
+            line.data,
+            settings(line, epochs),
+            teacher=teacher,
+            directory=place,
+            seed=line.config.seed + index,
+            metric=line.metric,
+            on_event=watch,
+        )
+        line.say(
+            f"finalist {index}: {tuned.before:.2f} -> {tuned.after:.2f} {line.metric.unit} on validation"
+        )
+        edits = tuned.edits()
+        told["val_quality"] = max(tuned.before, tuned.after)
+    model = build.fold(graph.rewrite(source, edits))
+    place.mkdir(parents=True, exist_ok=True)
+    graph.save(model, place / "model.onnx")
+    files.write_json(done, told)
+    return told
+
+
+def teacher(line: Line) -> SuperNetwork:
+    """The original network, frozen, on the run's device."""
+    from onnxnas.pipeline import trained
+
+    return train.frozen(trained.on(train.teacher_of(line.graph), line.config.device))

@@ -1,0 +1,122 @@
+"""Begin a run, or continue one: the stages in order, each skipped when it is complete.
+
+Nothing is written before the model, the data and the configuration have been judged good. A KeyboardInterrupt
+(SIGINT, SIGTERM) becomes `Interrupted`, whose message has the command that continues.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxnas.errors import ConfigError, Interrupted, RunError
+from onnxnas.pipeline import config as configuration
+from onnxnas.pipeline import files
+from onnxnas.pipeline.config import Config
+from onnxnas.pipeline.events import Reporter, Silent
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.run_dir import STAGES, RunDirectory
+from onnxnas.pipeline.stages import finalise, prepare, search, train
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_WORK: dict[str, Callable[[Line], None]] = {
+    "prepare": prepare.run,
+    "train": train.run,
+    "search": search.run,
+    "finalise": finalise.run,
+}
+
+
+def begin(
+    config: Config,
+    reporter: Reporter | None = None,
+    *,
+    last: str | None = None,
+    model: ModelProto | None = None,
+) -> dict[str, Any]:
+    """Run the stages up to `last` (default: all) and return result.json's body, or the last stage's marker.
+
+    A run directory that is already there continues if it is of this model, data and configuration.
+
+    Raises:
+        ModelError, DataError, ConfigError: what was given cannot be used; nothing was written.
+        RunError: the directory is of another model, data set or configuration; the message has the differences.
+        EnvironmentProblem: another process owns the directory, or the disk refuses.
+        Interrupted: stopped by a signal.
+    """
+    watching = reporter or Silent()
+    run = RunDirectory(config.output)
+    run.refuse_foreign()
+    source = prepare.examine(config, model)
+    if run.exists:
+        _same(run, config, source)
+    with _interruptible(run), run.locked():
+        if not run.exists:
+            prepare.start(run, config, source)
+        return _work(Line(run, config, watching, original=source.graph, data=source.data), last)
+
+
+def proceed(
+    path: str | Path, reporter: Reporter | None = None, *, stage: str | None = None, redo: bool = False
+) -> dict[str, Any]:
+    """Continue the run at `path`: all stages, or those up to `stage`. `redo` runs `stage` again from its inputs.
+
+    Raises as `begin` does.
+    """
+    run = RunDirectory(path)
+    run.require()
+    config = configuration.load(run / "config.yaml")
+    with _interruptible(run), run.locked():
+        if redo and stage is not None:
+            run.forget(stage)
+        return _work(Line(run, config, reporter or Silent()), stage)
+
+
+def _work(line: Line, last: str | None) -> dict[str, Any]:
+    run = line.run
+    if last is not None and last not in STAGES:
+        raise ConfigError(f"no stage '{last}'; there are {', '.join(STAGES)}")
+    prepare.compare_environment(line)
+    wanted = STAGES if last is None else STAGES[: STAGES.index(last) + 1]
+    for stage in wanted:
+        if run.marker(stage) is None:
+            _WORK[stage](line)
+    if wanted[-1] == "finalise":
+        run.verify("finalise")
+        return dict(files.read_json(run / "result.json"))
+    return {"schema": 1, "run": str(run.path), **(run.marker(wanted[-1]) or {})}
+
+
+def _same(run: RunDirectory, config: Config, source: prepare.Source) -> None:
+    begun = files.read_json(run / "stages" / "run.json")
+    if begun["model_sha256"] != source.graph.digest:
+        raise RunError(
+            f"{run.path} is a run of another model (its SHA-256 {begun['model_sha256'][:12]}..., "
+            f"{config.model} has {source.graph.digest[:12]}...); give another -o"
+        )
+    changed = configuration.differences(configuration.load(run / "config.yaml"), config)
+    if changed:
+        raise RunError(
+            f"{run.path} was begun with another configuration ({'; '.join(changed)}); "
+            f"give another -o, or continue as it was with `onnxnas resume {run.path}`"
+        )
+    if begun["data_sha256"] != source.data.digest:
+        raise RunError(
+            f"{run.path} is a run with other data (its digest {begun['data_sha256'][:12]}..., "
+            f"{config.data} has {source.data.digest[:12]}...); give another -o"
+        )
+
+
+@contextmanager
+def _interruptible(run: RunDirectory) -> Iterator[None]:
+    """Turns an interruption into `Interrupted` with the command that continues."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        where = shlex.quote(str(run.path))
+        raise Interrupted(f"interrupted; continue with: onnxnas resume {where}") from error

@@ -1,0 +1,200 @@
+"""Stage 4: fine-tune the finalists, measure them for long, judge them on test samples once, pack them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from onnxnas import measure, search, train
+from onnxnas.errors import CheckFailed, EnvironmentProblem
+from onnxnas.handoff import bundle, report
+from onnxnas.pipeline import budget, build, files, finalists, results
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.results import Member, interval
+from onnxnas.pipeline.stages.search import measurer, wanted
+from onnxnas.pipeline.stages.train import speed
+from onnxnas.supernet import FixedSpace, SuperNetwork
+from onnxnas.types import Subnet
+
+_OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
+
+
+def run(line: Line) -> None:
+    """Write finalists/, pareto.csv, pareto/rank_NN/, result.json and report.html."""
+    began = time.perf_counter()
+    line.run.verify("search")
+    plan = line.run.plan("finalise") or line.run.decide("finalise", _plan(line))
+    subnets = [Subnet.from_json(body) for body in plan["subnets"]]
+    line.say(f"finalise: {len(subnets)} finalists, {plan['epochs']:g} epochs of fine-tuning each")
+    teacher = finalists.teacher(line)
+    tuned = [finalists.tune(line, i, subnet, plan["epochs"], teacher) for i, subnet in enumerate(subnets, 1)]
+    split = "test" if line.data.test is not None else "val"
+    notes = []
+    if split == "val":
+        notes.append("No test split was given: quality is on validation samples, which the search used.")
+    with measurer(line) as measuring:
+        base = _baseline(line, measuring, split)
+        members = [
+            member
+            for i, (subnet, told) in enumerate(zip(subnets, tuned, strict=True), 1)
+            if (member := _member(line, measuring, i, subnet, told, split)) is not None
+        ]
+        if not members:
+            raise CheckFailed(f"{line.run.path}: no finalist could be measured; log.txt says why")
+        front, best = results.ranked(members, wanted(line), base["quality"] - line.config.max_drop)
+        entries = [member.to_json(f"pareto/rank_{rank:02d}") for rank, member in enumerate(front, 1)]
+        if best is None:
+            notes.append(
+                "No found model is measurably faster (interval of the speed-up above 1) within the allowed drop of "
+                f"{line.config.max_drop:g}: keep the baseline."
+            )
+        for member, entry in zip(front, entries, strict=True):
+            _pack(line, measuring, member, entry, base, notes)
+    seconds = {name: (line.run.marker(name) or {}).get("seconds") for name in ("train", "search")}
+    body = {
+        "schema": 1,
+        "command": line.command,
+        "metric": {"name": line.metric.name, "unit": line.metric.unit},
+        "quality_split": split,
+        "baseline": base,
+        "best": entries[0] if best is not None else None,
+        "pareto": entries,
+        "supernet_max_quality": _maximal_quality(line, split),
+        "evaluations": (line.run.marker("search") or {}).get("evaluations"),
+        "seconds": {**seconds, "finalise": round(time.perf_counter() - began, 3)},
+        "notes": notes,
+    }
+    files.write_bytes(line.run / "pareto.csv", results.pareto_csv(entries).encode())
+    files.write_json(line.run / "result.json", body)
+    report.write(line.run.path)
+    line.run.finish("finalise", time.perf_counter() - began, ("pareto.csv", "result.json"))
+
+
+def _plan(line: Line) -> dict[str, Any]:
+    config = line.config.finalise
+    trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
+    before = line.run.plan("search") or {}
+    chosen = finalists.choose(
+        trials,
+        wanted(line),
+        config.finalists,
+        before["baseline_quality"],
+        line.config.max_drop,
+        config.recovery,
+    )
+    subnets = [trial.subnet for trial in chosen]
+    epochs = float(config.epochs)
+    seconds = budget.allowance(line, "finalise")
+    if seconds is not None and epochs > 0:
+        each = sum(line.data.train.n / _speed(line, subnet) for subnet in subnets)
+        left = max(seconds - (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets)), 0.3 * seconds)
+        epochs = min(epochs, round(left / each, 2))
+    return {"subnets": [subnet.to_json() for subnet in subnets], "epochs": epochs}
+
+
+def _speed(line: Line, subnet: Subnet) -> float:
+    from onnxnas.pipeline import trained
+
+    network = trained.on(SuperNetwork(FixedSpace(finalists.cut_out(line, subnet))), line.config.device)
+    return speed(line, network, finalists.settings(line, 1.0).for_finetuning())
+
+
+def _protocol(line: Line) -> measure.Protocol:
+    return dataclasses.replace(measure.LONG, seconds=line.config.finalise.measure_seconds)
+
+
+def _baseline(line: Line, measuring: measure.Measurer, split: str) -> dict[str, Any]:
+    """The user's model against itself: its figures, and that there is no difference where there can be none."""
+    found = measuring.measure(line.baseline, protocol=_protocol(line))
+    if found.status != "ok" or found.p50 is None:
+        raise EnvironmentProblem(f"the baseline cannot be measured ({found.status}): {found.error}")
+    cost = line.space.cost(Subnet())
+    quality = build.quality(measuring, line.baseline, line.baseline, line.data, split, line.metric, None)
+    return {
+        "quality": quality,
+        "latency_ms": interval(found.p50, "p50"),
+        "macs": cost.macs,
+        "params": cost.params,
+        "bytes": len(line.baseline),
+    }
+
+
+def _member(
+    line: Line, measuring: measure.Measurer, index: int, subnet: Subnet, told: dict[str, Any], split: str
+) -> Member | None:
+    content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
+    found = measuring.measure(content, protocol=_protocol(line))
+    line.step("measure", index, line.config.finalise.finalists)
+    if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
+        line.say(f"finalist {index}: {found.status}: {found.error}")
+        return None
+    quality = build.quality(measuring, content, line.baseline, line.data, split, line.metric, None)
+    val = told["val_quality"]
+    if val is None:
+        val = build.quality(measuring, content, line.baseline, line.data, "val", line.metric, None)
+    cost = line.space.cost(subnet)
+    return Member(
+        index,
+        subnet,
+        content,
+        quality,
+        val,
+        cost.macs,
+        cost.params,
+        found.p50,
+        found.speedup,
+        found.throughput,
+    )
+
+
+def _maximal_quality(line: Line, split: str) -> float:
+    judge = train.Judge(
+        line.network,
+        line.data,
+        split,
+        line.metric,
+        recalibration_images=line.config.finalise.recalibration_images,
+        seed=line.config.seed,
+    )
+    return judge.quality(Subnet())
+
+
+def _pack(
+    line: Line,
+    measuring: measure.Measurer,
+    member: Member,
+    entry: dict[str, Any],
+    base: dict[str, Any],
+    notes: list[str],
+) -> None:
+    config = line.config
+    inputs = build.feeds(line.original, line.data, min(4, line.data.val.n))
+    answers = build.example(measuring, member.model, inputs, line.graph.outputs)
+    target = measuring.target
+    bundle.write(
+        line.run / entry["bundle"],
+        member.model,
+        runtime_settings={
+            "runtime": config.runtime,
+            "version": measuring.version,
+            "threads": config.threads,
+            "batch": config.batch,
+            "settings": measure.resolve_settings(target),
+            "environment": {},
+        },
+        metrics={**entry, "metric": line.metric.name, "unit": line.metric.unit, "baseline": base},
+        card=bundle.CardInfo(
+            title=f"{config.model}, sub-network {entry['bundle'].rpartition('/')[2]}",
+            source=config.model,
+            source_sha256=line.graph.digest,
+            subnet=member.subnet,
+            space=line.space.to_json(),
+            environment=files.read_json(line.run / "environment.json"),
+            metric=line.metric.name,
+            unit=line.metric.unit,
+            command=line.command,
+            notes=tuple(notes),
+        ),
+        samples=bundle.Samples(inputs, answers),
+    )

@@ -1,0 +1,142 @@
+"""Stage 1: from the user's model to a graph that can be trained and cut.
+
+    load -> analyse -> BatchNorm in place -> most important units first -> model.onnx, space.json
+
+`examine` judges model and data and writes nothing; `start` makes the run directory; `run` does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxnas import analysis, data, graph, measure, ops, space
+from onnxnas.errors import DataError, ModelError
+from onnxnas.pipeline import build, files, prepared
+from onnxnas.pipeline import config as configuration
+from onnxnas.pipeline.check import TOLERANCE, difference, original_bytes
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.run_dir import RunDirectory
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What the user gave, loaded and judged."""
+
+    graph: graph.Graph
+    data: data.DataSet
+    content: bytes
+
+
+def examine(config: configuration.Config, model: ModelProto | None = None) -> Source:
+    """Load model and data and judge whether a run is possible. Writes nothing.
+
+    Raises ModelError, DataError or ConfigError with what is wrong and what to do.
+    """
+    given: Any = Path(config.model) if model is None else model
+    loaded = graph.load(given, shapes=config.shapes)
+    _trainable(loaded, config)
+    dataset = data.load(
+        config.data,
+        [loaded.tensors[name] for name in loaded.inputs],
+        outputs=[loaded.tensors[name] for name in loaded.outputs],
+        seed=config.seed,
+    )
+    if dataset.train.n < config.train.batch_size:
+        raise DataError(
+            f"{config.data}: {dataset.train.n} training samples, expected at least one batch of "
+            f"{config.train.batch_size}; give more data or a smaller train.batch_size"
+        )
+    found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
+    if not found.dimensions:
+        raise ModelError(_nothing(config, found))
+    measure.get_runtime(config.runtime)
+    return Source(loaded, dataset, original_bytes(given, loaded))
+
+
+def start(run: RunDirectory, config: configuration.Config, source: Source) -> None:
+    """Make the run directory; `config.yaml`, written last, is what makes it one."""
+    files.write_bytes(run / "baseline.onnx", source.content)
+    files.write_json(run / "environment.json", measure.environment())
+    identity = {"model_sha256": source.graph.digest, "data_sha256": source.data.digest}
+    files.write_json(run / "stages" / "run.json", {"schema": 1, **identity})
+    configuration.save(config, run / "config.yaml")
+
+
+def compare_environment(line: Line) -> None:
+    """Say so when the run continues in another environment than it was begun in."""
+    begun, now = files.read_json(line.run / "environment.json"), measure.environment()
+    if begun.get("digest") != now.get("digest"):
+        changed = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
+        line.say(f"note: the environment has changed since this run was begun ({', '.join(changed)})")
+
+
+def run(line: Line) -> None:
+    """Write model.onnx and space.json."""
+    began = time.perf_counter()
+    for note in line.data.notes:
+        line.say(f"data: {note}")
+    loaded = line.original
+    missing = prepared.folded(loaded) if line.config.batchnorm != "keep" else []
+    if missing:
+        line.say(f"prepare: BatchNorm was folded; put back behind {len(missing)} convolutions")
+        loaded = prepared.with_batchnorm(loaded, missing, line.data, line.config.seed)
+    found = prepared.ordered(loaded, line.config.elastic)
+    _same_function(line, found)
+    graph.save(found.graph.model, line.run / "model.onnx")
+    files.write_json(line.run / "space.json", found.to_json())
+    line.say(
+        f"prepare: {len(found.blocks)} blocks, {len(found.groups)} width groups, {len(found.kernels)} kernels; "
+        f"10^{found.size_log10:.1f} sub-networks"
+    )
+    line.run.finish("prepare", time.perf_counter() - began, ("model.onnx", "space.json"))
+
+
+def _same_function(line: Line, found: space.SearchSpace) -> None:
+    """Raise ModelError when what was prepared does not compute what the user's model computes."""
+    given = build.feeds(line.original, line.data, min(4, line.data.val.n))
+    content = found.graph.model.SerializeToString()
+    with measure.Measurer(measure.Target(), line.baseline, given) as measurer:
+        told = difference(measurer.run(content, given), measurer.run(line.baseline, given))
+    worst = told["max_rel"]
+    if worst is None or not worst <= TOLERANCE:
+        raise ModelError(
+            f"{line.config.model}: the prepared model differs from the original by {worst}, expected {TOLERANCE:.0e} "
+            "at most; see `onnxnas check`"
+        )
+
+
+def _trainable(loaded: graph.Graph, config: configuration.Config) -> None:
+    floats = [
+        name for name, array in loaded.initializers.items() if array.dtype.kind == "f" and array.size > 1
+    ]
+    if not floats:
+        raise ModelError(
+            f"{config.model}: no float weights, got only integers; expected a model before quantisation"
+        )
+    for name in loaded.inputs:
+        declared = loaded.tensors[name].declared or ()
+        if declared and isinstance(declared[0], int):
+            raise ModelError(
+                f"{config.model}: input '{name}' has a fixed batch of {declared[0]} (shape {list(declared)}), "
+                "expected a symbol in the first dimension; export the model with a dynamic batch"
+            )
+    for node in loaded.nodes:
+        spec = ops.resolve(node)
+        if spec is None or spec.torch is None:
+            raise ModelError(
+                f"{config.model}: node '{node.name}' is a {node.domain or 'ai.onnx'} {node.op_type}, which cannot be "
+                "trained here; `onnxnas inspect` lists what can change"
+            )
+
+
+def _nothing(config: configuration.Config, found: space.SearchSpace) -> str:
+    return (
+        f"{config.model}: nothing in this model can change with elastic {', '.join(config.elastic)}; "
+        "`onnxnas inspect` says why"
+    )

@@ -1,0 +1,105 @@
+"""Stage 3: search sub-networks of the trained super-network; every trial is recorded as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+
+from onnxnas import measure, search
+from onnxnas.errors import EnvironmentProblem, ModelError
+from onnxnas.pipeline import budget, build
+from onnxnas.pipeline.evaluate import CandidateEvaluator
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.objectives import objectives
+from onnxnas.types import Objective, Trial
+
+_PROBES = 2
+
+
+def run(line: Line) -> None:
+    """Write study.db and trials.csv; continues after the last recorded trial."""
+    began = time.perf_counter()
+    environment = str(measure.environment().get("digest", ""))
+    config = line.config
+    with measurer(line) as measuring:
+        plan = line.run.plan("search") or line.run.decide("search", _plan(line, measuring, environment))
+        line.say(
+            f"search: {plan['max_trials']} of 10^{line.space.size_log10:.0f} sub-networks, "
+            f"baseline {plan['baseline_quality']:.2f} {line.metric.unit} on validation, "
+            f"{plan['reference_ms']:.3f} ms, noise floor {100 * plan['noise_floor']:.1f} %"
+        )
+
+        def watch(trial: Trial, progress: search.Progress) -> None:
+            text = _told(trial) if trial.status == "ok" else f"{trial.status}: {trial.error}"
+            line.run.log(f"search: trial {trial.number}: {text}")
+            line.step("search", progress.trials, progress.of, f"{text}, front {progress.front}")
+
+        trials = search.run(
+            line.space,
+            CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
+            wanted(line),
+            config.search.settings(max_trials=plan["max_trials"], max_seconds=None),
+            search.sqlite_url(line.run / "study.db"),
+            config.seed,
+            watch,
+        )
+    search.write_trials_csv(line.run / "trials.csv", trials, wanted(line), line.space.cost)
+    failed = sum(trial.status != "ok" for trial in trials)
+    if failed:
+        line.say(f"search: {failed} of {len(trials)} candidates failed; trials.csv says how")
+    spent = max(time.perf_counter() - began, sum(trial.seconds for trial in trials))
+    line.run.finish("search", spent, ("trials.csv",), evaluations=len(trials), failed=failed)
+
+
+def wanted(line: Line) -> tuple[Objective, ...]:
+    """The objectives of this run, quality first."""
+    return objectives(line.config.objectives, line.metric.unit)
+
+
+def measurer(line: Line) -> measure.Measurer:
+    """A measuring process for this run's target, beside the user's model."""
+    config = line.config
+    target = measure.Target(config.runtime, config.threads, config.batch)
+    return measure.Measurer(
+        target,
+        line.baseline,
+        build.feeds(line.original, line.data, config.batch),
+        timeout=config.search.timeout,
+        memory_limit=config.search.memory_limit,
+        seed=config.seed,
+    )
+
+
+def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str, Any]:
+    config = line.config
+    latency = measuring.measure(line.baseline, protocol="short")
+    if latency.status != "ok" or latency.baseline_p50 is None:
+        raise EnvironmentProblem(f"the baseline cannot be measured ({latency.status}): {latency.error}")
+    quality = build.quality(
+        measuring, line.baseline, line.baseline, line.data, "val", line.metric, config.search.val_limit
+    )
+    reference = latency.baseline_p50.value
+    trials = config.search.max_trials
+    seconds = budget.allowance(line, "search")
+    if seconds is not None:
+        evaluator = CandidateEvaluator(line, measuring, reference, environment)
+        rng = np.random.default_rng([config.seed, 3])
+        began = time.perf_counter()
+        for number in range(_PROBES):
+            with contextlib.suppress(ModelError):
+                evaluator.evaluate(line.space.effective(line.space.random(rng)), number)
+        each = (time.perf_counter() - began) / _PROBES
+        trials = max(min(config.search.population, trials), min(trials, int(seconds / each)))
+    return {
+        "max_trials": trials,
+        "reference_ms": reference,
+        "noise_floor": latency.noise_floor,
+        "baseline_quality": quality,
+    }
+
+
+def _told(trial: Trial) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in trial.values.items() if name != "params")
