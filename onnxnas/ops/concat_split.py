@@ -142,7 +142,7 @@ def _concat_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
     axis = int(node.attributes["axis"])
 
     def concat(inputs: Sequence[Any]) -> Tensor:
-        given = [torch.as_tensor(constants[i]) if x is None else x for i, x in enumerate(inputs)]
+        given = [torch.tensor(np.array(constants[i])) if x is None else x for i, x in enumerate(inputs)]
         return torch.cat(given, axis)
 
     return concat

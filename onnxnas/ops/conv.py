@@ -40,7 +40,8 @@ def _flow(flow: Flow, node: Node) -> None:
     x, weight = node.inputs[:2]
     x_shape, w_shape, y_shape = flow.shape(x), flow.shape(weight), flow.shape(node.outputs[0])
     if x_shape is None or w_shape is None or y_shape is None or not flow.is_constant(weight):
-        flow.freeze_all(node, "the weight is not a constant" if w_shape else "a shape is unknown")
+        known = x_shape is not None and y_shape is not None
+        flow.freeze_all(node, "the weight is not a constant" if known else "a shape is unknown")
         return
     transposed = node.op_type == "ConvTranspose"
     groups = int(node.attributes.get("group", 1))

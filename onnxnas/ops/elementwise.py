@@ -131,7 +131,7 @@ def _binary(name: str, make: Callable[[Node], Callable[..., Any]]) -> OpSpec:
         import torch
 
         function = make(node)
-        fixed = {i: torch.as_tensor(v) for i, v in constants.items()}
+        fixed = {i: torch.tensor(np.array(v)) for i, v in constants.items()}
 
         def call(inputs: Sequence[Any]) -> Any:
             return function(*(fixed[i] if x is None else x for i, x in enumerate(inputs)))

@@ -201,10 +201,10 @@ def _gather_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
     import torch
 
     axis = int(node.attributes.get("axis", 0))
-    fixed = torch.as_tensor(constants[1]).long() if 1 in constants else None
+    fixed = torch.tensor(np.array(constants[1])).long() if 1 in constants else None
 
     def gather(inputs: Sequence[Any]) -> Tensor:
-        x = inputs[0] if inputs[0] is not None else torch.as_tensor(constants[0])
+        x = inputs[0] if inputs[0] is not None else torch.tensor(np.array(constants[0]))
         index = fixed if fixed is not None else inputs[1]
         index = index.to(x.device).long()
         length = x.shape[axis]
@@ -225,7 +225,7 @@ def _slice_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
     def run(inputs: Sequence[Any]) -> Tensor:
         import torch
 
-        x = inputs[0] if inputs[0] is not None else torch.as_tensor(constants[0])
+        x = inputs[0] if inputs[0] is not None else torch.tensor(np.array(constants[0]))
         known = dict(constants)
         for i, value in enumerate(inputs):
             if i and value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.ops.elementwise import constant_scalar
@@ -66,7 +67,7 @@ def _constant_of_shape(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     import torch
 
     value = node.attributes.get("value")
-    fill = torch.zeros(1) if value is None else torch.as_tensor(value)
+    fill = torch.zeros(1) if value is None else torch.tensor(np.array(value))
     return fill.reshape(()).expand(tuple(int(v) for v in inputs[0])).clone()
 
 
@@ -103,7 +104,7 @@ def _factory(function: Plain) -> Callable[[Node, Constants, BatchNorm], TorchFun
     def torch_function(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
         import torch
 
-        fixed = {i: torch.as_tensor(v) for i, v in constants.items()}
+        fixed = {i: torch.tensor(np.array(v)) for i, v in constants.items()}
 
         def run(inputs: Sequence[Any]) -> Tensor:
             given = [fixed.get(i) if x is None else x for i, x in enumerate(inputs)]

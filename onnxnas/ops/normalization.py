@@ -59,10 +59,10 @@ def _group_norm_flow(flow: Flow, node: Node) -> None:
         unit = factor.ids.reshape(groups, -1)
         flow.labels.join(unit, unit[:, :1], node.name)
     for parameter in (scale, bias):
-        size = (flow.shape(parameter) or (0,))[0]
-        ids = factor.ids if size == shape[1] else factor.ids.reshape(groups, -1)[:, 0]
-        if groups > 1 or size == shape[1]:
-            flow.bind(parameter, 0, ids, node)
+        if flow.is_constant(parameter):
+            flow.bind(parameter, 0, factor.ids, node)
+        else:
+            flow.freeze(x, node, f"'{parameter}' is not a constant")
     flow.set(node.outputs[0], layout)
 
 
@@ -125,9 +125,7 @@ def _group_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> Torc
     groups, epsilon = int(node.attributes["num_groups"]), float(node.attributes.get("epsilon", 1e-5))
 
     def normalise(inputs: Sequence[Any]) -> Tensor:
-        x, scale, bias = inputs[:3]
-        if scale.shape[0] != x.shape[1]:  # opset 18: one value for each group
-            scale, bias = (p.repeat_interleave(x.shape[1] // groups) for p in (scale, bias))
+        x, scale, bias = inputs
         return F.group_norm(x, groups, scale, bias, epsilon)
 
     return normalise
@@ -184,7 +182,7 @@ def _softmax_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
 register(
     OpSpec("BatchNormalization", _channel_flow, _batch_norm_torch),
     OpSpec("InstanceNormalization", _channel_flow, _instance_norm_torch),
-    OpSpec("GroupNormalization", _group_norm_flow, _group_norm_torch, _group_norm_edits),
+    OpSpec("GroupNormalization", _group_norm_flow, _group_norm_torch, _group_norm_edits, since=21),
     OpSpec("LayerNormalization", _trailing_flow, _layer_norm_torch),
     OpSpec("RMSNormalization", _trailing_flow, _rms_norm_torch),
     OpSpec("Softmax", _softmax_flow, _softmax_torch),

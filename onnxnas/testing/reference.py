@@ -1,6 +1,6 @@
 """An oracle for sub-networks that slices nothing: the full network with what is taken away set to zero.
 
-After every node, positions that the sub-network does not have are multiplied by zero; a skipped block's
+After every node, positions that the sub-network does not have are set to zero; a skipped block's
 readers read its entry; the rim of a shrunken kernel is zero. Where an operator reduces over elastic
 positions (LayerNormalization, reductions) zeros would count, so the kept positions are gathered in
 front of it and put back behind it. Softmax over an elastic axis is not described.
@@ -104,7 +104,8 @@ class _Masker:
         rank = len(self.graph.tensors[name].shape or ())
         for axis, mask in masks.items():
             shape = [mask.size if a == axis else 1 for a in range(rank)]
-            current = self.add("Mul", current, self.constant(mask.astype(np.float32).reshape(shape)))
+            zero = self.constant(np.zeros((), self.graph.tensors[name].dtype))
+            current = self.add("Where", self.constant(mask.reshape(shape)), current, zero)
         self.nodes.append(helper.make_node("Identity", [current], [name], name=name + "__masked"))
 
     def _compact(self, node: Node, new: onnx.NodeProto) -> dict[int, NDArray[np.bool_]]:
