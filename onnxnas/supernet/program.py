@@ -172,7 +172,9 @@ class Compiler:
         for node in live:
             fixed: dict[int, NDArray[np.generic]] = {}
             ins: list[int] = []
-            for index, raw in enumerate(node.inputs):
+            added = [i for n, i in replaced if n == node.name and i >= len(node.inputs)]
+            inputs = (*node.inputs, *[""] * (max(added) + 1 - len(node.inputs) if added else 0))
+            for index, raw in enumerate(inputs):
                 name = source(raw)
                 own = replaced.get((node.name, index))
                 if own is None and name in self.initializers and name not in self.floats:
@@ -197,7 +199,7 @@ class Compiler:
                 if name:
                     slots.setdefault(name, len(slots))
             plain = node.name not in changed and not any(
-                (node.name, i) in replaced or source(n) in kept for i, n in enumerate(node.inputs)
+                (node.name, i) in replaced or source(n) in kept for i, n in enumerate(inputs)
             )
             steps.append((node, self._function(changed.get(node.name, node), fixed, plain), tuple(ins)))
         for name in map(source, self.outputs):
