@@ -18,6 +18,7 @@ from onnx import TypeProto, numpy_helper
 from rewriters.skeleton import captures
 from rewriters.symbols import Dim, Element, is_known
 
+LIKE_INPUT = ("GroupNormalization",)  # onnx defines it by a function and infers nothing
 _LARGEST_DATA = 4096  # elements of a constant that inference is shown (targets, axes, sizes)
 
 
@@ -100,6 +101,8 @@ class Types:
         types = {n: self._known[n] for n in names if n in self._known}
         if any(n not in types for n in node.input if n):
             return {}
+        if node.op_type in LIKE_INPUT and not domain:
+            return {node.output[0]: types[node.input[0]]}
         data = {}
         for name in node.input:
             value = values.get(name)

@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, ConfigError, EnvironmentProblem
 from onnxnas.exporting.module import build_module
+from onnxnas.graph import save
+from onnxnas.measure import get_runtime
 
 Exporter = Literal["torchscript", "dynamo"]
 OPSET: Mapping[str, int] = {"torchscript": 17, "dynamo": 18}
@@ -120,7 +121,7 @@ def export_module(
     _separate(model, module)
     worst = _compare(module, model, inputs, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    graph.save(model, path)
+    save(model, path)
     return Exported(path, *worst, _CHECK_BATCHES, model.opset_import[0].version, notes)
 
 
@@ -236,7 +237,7 @@ def _compare(
 
 
 def _run_onnx(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]], batch: int) -> list[NDArray[Any]]:
-    runtime = measure.get_runtime("onnxruntime")
+    runtime = get_runtime("onnxruntime")
     known = {i.name for i in model.graph.input}
     try:
         session = runtime.load(model.SerializeToString(), runtime.defaults(1))

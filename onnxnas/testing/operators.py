@@ -68,7 +68,10 @@ def worst(got: Arrays, expected: Arrays) -> float:
     """Largest |a - b| / max |b| over the outputs; infinite when shapes differ or something is not finite."""
     if [x.shape for x in got] != [x.shape for x in expected]:
         return float("inf")
-    errors = [float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-9)) for a, b in zip(got, expected, strict=True)]
+    errors = [
+        float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-9))
+        for a, b in zip(got, expected, strict=True)
+    ]
     return max(errors) if np.isfinite(errors).all() else float("inf")
 
 
@@ -100,7 +103,11 @@ def check_case(case: OperatorCase, *, seed: int = 0, samples: int = 2) -> None:
 
 
 def assert_cost(
-    space: spaces.SearchSpace, subnet: Subnet, small: onnx.ModelProto, feeds: dict[str, NDArray[Any]], where: str
+    space: spaces.SearchSpace,
+    subnet: Subnet,
+    small: onnx.ModelProto,
+    feeds: dict[str, NDArray[Any]],
+    where: str,
 ) -> None:
     """The claimed cost of one sample against the one counted in the rewritten file."""
     cost = space.cost(subnet)

@@ -9,6 +9,7 @@ front of it and put back behind it. Softmax over an elastic axis is not describe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ class _Masker:
         self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, op: str, *inputs: str, **attributes: object) -> str:
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         self.count += 1
         name = f"masked_{self.count}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
@@ -81,8 +82,9 @@ class _Masker:
             if tensor.name in sizes:
                 value = numpy_helper.to_array(tensor).copy()
                 inner = np.zeros(value.shape[2:], bool)
+                kept = sizes[tensor.name]
                 inner[
-                    tuple(slice((n - k) // 2, (n + k) // 2) for n, k in zip(inner.shape, sizes[tensor.name], strict=True))
+                    tuple(slice((n - k) // 2, (n + k) // 2) for n, k in zip(inner.shape, kept, strict=True))
                 ] = True
                 tensor.CopyFrom(numpy_helper.from_array(value * inner, tensor.name))
 
@@ -93,7 +95,9 @@ class _Masker:
         found = ((axis, self.view.mask(tensor, axis)) for axis in range(len(info.shape)))
         return {axis: mask for axis, mask in found if mask is not None}
 
-    def _cover(self, name: str, masks: Mapping[int, NDArray[np.bool_]], expand: dict[int, NDArray[np.bool_]]) -> None:
+    def _cover(
+        self, name: str, masks: Mapping[int, NDArray[np.bool_]], expand: dict[int, NDArray[np.bool_]]
+    ) -> None:
         """Make `name` from `name__unmasked`."""
         if not masks and not expand:
             return

@@ -52,7 +52,9 @@ def binary(op: str, name: str = "", positive: bool = False) -> OperatorCase:
     def middle(b: Builder, x: str) -> str:
         left, right = b.conv(x, 8), b.conv(x, 8, 1)
         if positive:
-            left, right = (b.add("Add", b.add("Abs", v), b.weight("one", np.float32(1))) for v in (left, right))
+            left, right = (
+                b.add("Add", b.add("Abs", v), b.weight("one", np.float32(1))) for v in (left, right)
+            )
         y = b.add(op, left, right)
         return b.add("Relu", b.add(op, y, b.weight("scale", b.rng.uniform(0.5, 1.5, (8, 1, 1)))))
 
@@ -106,7 +108,9 @@ def convolution(name: str, **options: Any) -> OperatorCase:
     return OperatorCase(f"Conv {name}", image(lambda b, x: b.conv(x, options.pop("out", 8), **options)))
 
 
-def conv_raw(op: str, weight: Sequence[int], shape: Sequence[int], bias: int = 0, **attributes: Any) -> Middle:
+def conv_raw(
+    op: str, weight: Sequence[int], shape: Sequence[int], bias: int = 0, **attributes: Any
+) -> Middle:
     def middle(b: Builder, x: str) -> str:
         inputs = [x, b.weight("w", b.normal(*weight, scale=0.3))]
         if bias:
@@ -152,7 +156,9 @@ def attention(b: Builder, x: str, heads: int = 2, shared: int = 2) -> str:
     size = 4
 
     def split(n: int, name: str) -> str:
-        return b.transpose(b.reshape(b.linear(x, n * size, name), (0, 5, n, size), (5, n, size)), (0, 2, 1, 3))
+        return b.transpose(
+            b.reshape(b.linear(x, n * size, name), (0, 5, n, size), (5, n, size)), (0, 2, 1, 3)
+        )
 
     def repeated(v: str) -> str:
         if shared == heads:
@@ -265,7 +271,9 @@ def pad(b: Builder, x: str) -> str:
 
 
 def pad_mode(mode: str) -> Middle:
-    return lambda b, x: b.add("Pad", x, b.weight("p", np.array([0, 0, 1, 2, 0, 0, 1, 0])), shape=(8, 10, 10), mode=mode)
+    return lambda b, x: b.add(
+        "Pad", x, b.weight("p", np.array([0, 0, 1, 2, 0, 0, 1, 0])), shape=(8, 10, 10), mode=mode
+    )
 
 
 def pool(op: str, shape: Sequence[int], **attributes: Any) -> OperatorCase:
@@ -286,11 +294,15 @@ def resize(mode: str, place: str, sizes: bool, **attributes: Any) -> OperatorCas
 
 
 def upsample(b: Builder, x: str) -> str:
-    return b.add("Upsample", x, b.weight("s", np.array([1, 1, 2, 2], np.float32)), shape=(8, 16, 16), mode="linear")
+    return b.add(
+        "Upsample", x, b.weight("s", np.array([1, 1, 2, 2], np.float32)), shape=(8, 16, 16), mode="linear"
+    )
 
 
 def depth(op: str, shape: Sequence[int], **attributes: Any) -> OperatorCase:
-    return OperatorCase(f"{op} {attributes}", image(lambda b, x: b.add(op, x, shape=shape, blocksize=2, **attributes)))
+    return OperatorCase(
+        f"{op} {attributes}", image(lambda b, x: b.add(op, x, shape=shape, blocksize=2, **attributes))
+    )
 
 
 def plain(op: str, build: Callable[[Builder, str], str], groups: int = 0) -> OperatorCase:
@@ -365,40 +377,130 @@ def dropout(b: Builder, x: str) -> str:
     return b.add("Dropout", x, b.weight("r", np.float32(0.5)), b.weight("t", np.bool_(False)))
 
 
-SIGNED = ["Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Abs", "Neg", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Atan",
-          "Softplus", "Softsign", "HardSwish", "LeakyRelu", "Elu", "Celu", "Selu", "HardSigmoid", "Identity"]  # fmt: skip
+SIGNED = [
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Erf",
+    "Exp",
+    "Abs",
+    "Neg",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Sin",
+    "Cos",
+    "Atan",
+    "Softplus",
+    "Softsign",
+    "HardSwish",
+    "LeakyRelu",
+    "Elu",
+    "Celu",
+    "Selu",
+    "HardSigmoid",
+    "Identity",
+]
 
 CASES: list[OperatorCase] = [
     *(unary(op) for op in SIGNED),
     *(unary(op, positive=True) for op in ("Log", "Sqrt", "Reciprocal")),
-    unary("Mish", 18), unary("Gelu", 20), unary("Gelu", 20, approximate="tanh"),
-    *(binary(op) for op in ("Add", "Sub", "Mul")), binary("Div", positive=True), binary("Pow", positive=True),
+    unary("Mish", 18),
+    unary("Gelu", 20),
+    unary("Gelu", 20, approximate="tanh"),
+    *(binary(op) for op in ("Add", "Sub", "Mul")),
+    binary("Div", positive=True),
+    binary("Pow", positive=True),
     *(comparison(op) for op in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")),
     *(comparison(op, True) for op in ("And", "Or", "Xor")),
-    OperatorCase("Where", image(where)), OperatorCase("IsNaN", image(is_nan)), OperatorCase("PRelu", image(prelu)),
-    OperatorCase("Clip", image(clip)), OperatorCase("Mod", image(modulo)), OperatorCase("Pow", image(power)),
+    OperatorCase("Where", image(where)),
+    OperatorCase("IsNaN", image(is_nan)),
+    OperatorCase("PRelu", image(prelu)),
+    OperatorCase("Clip", image(clip)),
+    OperatorCase("Mod", image(modulo)),
+    OperatorCase("Pow", image(power)),
     OperatorCase("Dropout", image(dropout)),
     *(variadic(op) for op in ("Max", "Min", "Sum", "Mean")),
-    convolution("plain"), convolution("5x5", kernel=5), convolution("stride", stride=2),
-    convolution("depthwise", group=8), convolution("grouped", group=2), convolution("multiplier", group=8, out=16),
+    convolution("plain"),
+    convolution("5x5", kernel=5),
+    convolution("stride", stride=2),
+    convolution("depthwise", group=8),
+    convolution("grouped", group=2),
+    convolution("multiplier", group=8, out=16),
     OperatorCase("Conv grouped wide", image(lambda b, x: b.conv(x, 12, group=2), channels=12)),
     OperatorCase("Conv grouped narrow", image(lambda b, x: b.conv(x, 12, group=6), channels=12)),
-    OperatorCase("Conv asymmetric", image(conv_raw("Conv", (8, 8, 3, 3), (8, 8, 7), pads=[1, 2, 1, 0], strides=[1, 1],
-                                                   kernel_shape=[3, 3], dilations=[1, 1]))),
-    OperatorCase("Conv same", image(conv_raw("Conv", (8, 8, 3, 3), (8, 4, 4), 8, auto_pad="SAME_UPPER", strides=[2, 2],
-                                             kernel_shape=[3, 3]))),
-    OperatorCase("Conv 1-D", image(conv_1d), groups=2), OperatorCase("Conv over channels", image(channel_gate), zeros=False),
-    OperatorCase("ConvTranspose", image(conv_raw("ConvTranspose", (8, 6, 2, 2), (6, 16, 16), 6, strides=[2, 2],
-                                                 kernel_shape=[2, 2])), groups=2),
-    OperatorCase("ConvTranspose padded", image(conv_raw("ConvTranspose", (8, 6, 3, 3), (6, 16, 16), 6, strides=[2, 2],
-                 kernel_shape=[3, 3], pads=[1, 1, 1, 1], output_padding=[1, 1])), groups=2),
-    OperatorCase("ConvTranspose depthwise", image(conv_raw("ConvTranspose", (8, 1, 2, 2), (8, 16, 16), strides=[2, 2],
-                                                           kernel_shape=[2, 2], group=8))),
-    OperatorCase("ConvTranspose same", image(conv_raw("ConvTranspose", (8, 4, 3, 3), (4, 16, 16), strides=[2, 2],
-                                                      kernel_shape=[3, 3], auto_pad="SAME_UPPER"))),
-    gemm(0), gemm(1), gemm(1, alpha=0.5, beta=2.0),
-    OperatorCase("MatMul", tokens(lambda b, x: b.linear(x, 8)), groups=2), OperatorCase("MatMul left", tokens(left_constant)),
-    OperatorCase("attention", tokens(attention)), OperatorCase("attention grouped", tokens(lambda b, x: attention(b, x, 4))),
+    OperatorCase(
+        "Conv asymmetric",
+        image(
+            conv_raw(
+                "Conv",
+                (8, 8, 3, 3),
+                (8, 8, 7),
+                pads=[1, 2, 1, 0],
+                strides=[1, 1],
+                kernel_shape=[3, 3],
+                dilations=[1, 1],
+            )
+        ),
+    ),
+    OperatorCase(
+        "Conv same",
+        image(
+            conv_raw(
+                "Conv", (8, 8, 3, 3), (8, 4, 4), 8, auto_pad="SAME_UPPER", strides=[2, 2], kernel_shape=[3, 3]
+            )
+        ),
+    ),
+    OperatorCase("Conv 1-D", image(conv_1d), groups=2),
+    OperatorCase("Conv over channels", image(channel_gate), zeros=False),
+    OperatorCase(
+        "ConvTranspose",
+        image(conv_raw("ConvTranspose", (8, 6, 2, 2), (6, 16, 16), 6, strides=[2, 2], kernel_shape=[2, 2])),
+        groups=2,
+    ),
+    OperatorCase(
+        "ConvTranspose padded",
+        image(
+            conv_raw(
+                "ConvTranspose",
+                (8, 6, 3, 3),
+                (6, 16, 16),
+                6,
+                strides=[2, 2],
+                kernel_shape=[3, 3],
+                pads=[1, 1, 1, 1],
+                output_padding=[1, 1],
+            )
+        ),
+        groups=2,
+    ),
+    OperatorCase(
+        "ConvTranspose depthwise",
+        image(
+            conv_raw("ConvTranspose", (8, 1, 2, 2), (8, 16, 16), strides=[2, 2], kernel_shape=[2, 2], group=8)
+        ),
+    ),
+    OperatorCase(
+        "ConvTranspose same",
+        image(
+            conv_raw(
+                "ConvTranspose",
+                (8, 4, 3, 3),
+                (4, 16, 16),
+                strides=[2, 2],
+                kernel_shape=[3, 3],
+                auto_pad="SAME_UPPER",
+            )
+        ),
+    ),
+    gemm(0),
+    gemm(1),
+    gemm(1, alpha=0.5, beta=2.0),
+    OperatorCase("MatMul", tokens(lambda b, x: b.linear(x, 8)), groups=2),
+    OperatorCase("MatMul left", tokens(left_constant)),
+    OperatorCase("attention", tokens(attention)),
+    OperatorCase("attention grouped", tokens(lambda b, x: attention(b, x, 4))),
     OperatorCase("BatchNormalization", image(lambda b, x: b.batch_norm(x))),
     OperatorCase("LayerNormalization", tokens(lambda b, x: b.layer_norm(x))),
     OperatorCase("InstanceNormalization", image(instance_norm)),
@@ -412,30 +514,69 @@ CASES: list[OperatorCase] = [
     pool("MaxPool", (8, 4, 4), kernel_shape=[2, 2], strides=[2, 2]),
     pool("MaxPool", (8, 4, 4), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1]),
     pool("AveragePool", (8, 4, 4), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
-    pool("AveragePool", (8, 4, 4), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 1, 0], count_include_pad=1),
+    pool(
+        "AveragePool", (8, 4, 4), kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 1, 0], count_include_pad=1
+    ),
     pool("AveragePool", (8, 4, 4), kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
-    pool("GlobalAveragePool", (8, 1, 1)), pool("GlobalMaxPool", (8, 1, 1)),
-    *(reduce(op) for op in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
-                            "ReduceSumSquare", "ReduceLogSumExp")),
-    OperatorCase("ReduceMean channels", tokens(reduced_channels)), arg("ArgMax"), arg("ArgMin"),
-    OperatorCase("Reshape", image(shuffle)), OperatorCase("Squeeze Unsqueeze", image(squeeze)),
-    OperatorCase("Transpose", tokens(lambda b, x: b.transpose(b.add("Relu", b.transpose(x, (0, 2, 1))), (0, 2, 1)))),
-    OperatorCase("Tile", image(tile), groups=2), OperatorCase("Concat", image(concat), groups=2),
-    OperatorCase("Concat tokens", tokens(concat_tokens)), split(11), split(13), split(18),
-    OperatorCase("Gather", image(gather)), OperatorCase("Slice", image(slice_)), OperatorCase("Pad", image(pad), groups=2),
+    pool("GlobalAveragePool", (8, 1, 1)),
+    pool("GlobalMaxPool", (8, 1, 1)),
+    *(
+        reduce(op)
+        for op in (
+            "ReduceMean",
+            "ReduceSum",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceSumSquare",
+            "ReduceLogSumExp",
+        )
+    ),
+    OperatorCase("ReduceMean channels", tokens(reduced_channels)),
+    arg("ArgMax"),
+    arg("ArgMin"),
+    OperatorCase("Reshape", image(shuffle)),
+    OperatorCase("Squeeze Unsqueeze", image(squeeze)),
+    OperatorCase(
+        "Transpose", tokens(lambda b, x: b.transpose(b.add("Relu", b.transpose(x, (0, 2, 1))), (0, 2, 1)))
+    ),
+    OperatorCase("Tile", image(tile), groups=2),
+    OperatorCase("Concat", image(concat), groups=2),
+    OperatorCase("Concat tokens", tokens(concat_tokens)),
+    split(11),
+    split(13),
+    split(18),
+    OperatorCase("Gather", image(gather)),
+    OperatorCase("Slice", image(slice_)),
+    OperatorCase("Pad", image(pad), groups=2),
     *(OperatorCase(f"Pad {mode}", image(pad_mode(mode))) for mode in ("reflect", "edge")),
-    resize("nearest", "asymmetric", False, nearest_mode="floor"), resize("nearest", "half_pixel", True),
-    resize("linear", "half_pixel", True), resize("linear", "align_corners", True),
-    resize("linear", "pytorch_half_pixel", False), resize("cubic", "half_pixel", False),
+    resize("nearest", "asymmetric", False, nearest_mode="floor"),
+    resize("nearest", "half_pixel", True),
+    resize("linear", "half_pixel", True),
+    resize("linear", "align_corners", True),
+    resize("linear", "pytorch_half_pixel", False),
+    resize("cubic", "half_pixel", False),
     OperatorCase("Upsample", image(upsample, opset=9)),
-    depth("DepthToSpace", (2, 16, 16), mode="DCR"), depth("DepthToSpace", (2, 16, 16), mode="CRD"),
+    depth("DepthToSpace", (2, 16, 16), mode="DCR"),
+    depth("DepthToSpace", (2, 16, 16), mode="CRD"),
     depth("SpaceToDepth", (32, 4, 4)),
     plain("CumSum", lambda b, x: b.add("CumSum", x, b.weight("a", np.array(1)))),
-    plain("CumSum reverse", lambda b, x: b.add("CumSum", x, b.weight("a", np.array(2)), reverse=1, exclusive=1)),
-    plain("Trilu", lambda b, x: b.add("Trilu", x, upper=0)), plain("TopK", top_k), plain("OneHot", one_hot),
-    plain("GatherElements", gather_elements), plain("GatherND", gather_nd), plain("ScatterND", scatter_nd),
-    plain("ConstantOfShape", constant_of_shape), plain("Range", ranges, 1), OperatorCase("Shape Size", tokens(size), zeros=False),
+    plain(
+        "CumSum reverse", lambda b, x: b.add("CumSum", x, b.weight("a", np.array(2)), reverse=1, exclusive=1)
+    ),
+    plain("Trilu", lambda b, x: b.add("Trilu", x, upper=0)),
+    plain("TopK", top_k),
+    plain("OneHot", one_hot),
+    plain("GatherElements", gather_elements),
+    plain("GatherND", gather_nd),
+    plain("ScatterND", scatter_nd),
+    plain("ConstantOfShape", constant_of_shape),
+    plain("Range", ranges, 1),
+    OperatorCase("Shape Size", tokens(size), zeros=False),
     plain("Einsum", einsum),
     *(recurrent("LSTM", 4, d) for d in ("forward", "reverse", "bidirectional")),
-    recurrent("GRU", 3, "forward", 1), recurrent("GRU", 3, "bidirectional", 0),
-]  # fmt: skip
+    recurrent("GRU", 3, "forward", 1),
+    recurrent("GRU", 3, "bidirectional", 0),
+]

@@ -16,4 +16,6 @@ def test_operator(case: OperatorCase) -> None:
 
 def test_every_operator_has_a_case() -> None:
     seen = {node.op_type for case in CASES for node in case.model().graph.node}
-    assert {spec.op_type for spec in registered()} - seen == {"Swish"}  # Swish: opset 24, newer than the runtime
+    assert {spec.op_type for spec in registered()} - seen == {
+        "Swish"
+    }  # Swish: opset 24, newer than the runtime

@@ -33,7 +33,9 @@ def test_genotypes_round_trip(space: spaces.SearchSpace) -> None:
 
 
 def test_the_size_counts_all_genotypes(space: spaces.SearchSpace) -> None:
-    assert space.size_log10 == pytest.approx(np.log10(float(np.prod([len(d.choices) for d in space.dimensions]))))
+    assert space.size_log10 == pytest.approx(
+        np.log10(float(np.prod([len(d.choices) for d in space.dimensions])))
+    )
 
 
 def test_random_draws_only_what_is_elastic(space: spaces.SearchSpace) -> None:
@@ -45,8 +47,8 @@ def test_random_draws_only_what_is_elastic(space: spaces.SearchSpace) -> None:
 
 def test_widths_inside_skipped_blocks_do_not_count(space: spaces.SearchSpace) -> None:
     block = space.blocks[0]
-    inner = next(g for g in space.groups if set((*g.producers, *g.consumers)) <= set(block.nodes))
-    shared = next(g for g in space.groups if not set((*g.producers, *g.consumers)) <= set(block.nodes))
+    inner = next(g for g in space.groups if {*g.producers, *g.consumers} <= set(block.nodes))
+    shared = next(g for g in space.groups if not {*g.producers, *g.consumers} <= set(block.nodes))
     subnet = Subnet(frozenset({block.id}), {inner.id: inner.choices[-1], shared.id: shared.choices[-1]})
     assert space.effective(subnet) == Subnet(frozenset({block.id}), {shared.id: shared.choices[-1]})
     small, same = (rewrite(space.graph, space.plan(s)) for s in (subnet, space.effective(subnet)))
@@ -55,11 +57,17 @@ def test_widths_inside_skipped_blocks_do_not_count(space: spaces.SearchSpace) ->
 
 def test_unknown_names_and_values_are_refused(space: spaces.SearchSpace) -> None:
     group = space.groups[0]
-    for subnet in (Subnet(frozenset({"b99"})), Subnet(width={group.id: group.size + 1}), Subnet(kernel={"g0": (3, 3)}), Subnet(width={"b0": 1})):
+    for subnet in (
+        Subnet(frozenset({"b99"})),
+        Subnet(width={group.id: group.size + 1}),
+        Subnet(kernel={"g0": (3, 3)}),
+        Subnet(width={"b0": 1}),
+    ):
         with pytest.raises(ConfigError) as caught:
             space.encode(subnet)
         assert "sub-network" in str(caught.value)
-    assert "use one of" in str(pytest.raises(ConfigError, space.validate, Subnet(width={group.id: 1})).value)
+    with pytest.raises(ConfigError, match="use one of"):
+        space.validate(Subnet(width={group.id: 1}))
 
 
 def test_repair_rounds_up_to_what_exists(space: spaces.SearchSpace) -> None:
