@@ -195,8 +195,10 @@ def main() -> None:
                 times[name].append(seconds)
     macs = places.cost(places.maximal()).macs
     best = min(("hand-written", "hand-written, channels last"), key=lambda name: np.median(times[name]))
-    print(f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, "
-          f"batch {arguments.batch}, ResNet-{arguments.depth}, bf16 {arguments.bf16}, {arguments.rounds} rounds; relative to '{best}'")  # fmt: skip
+    print(
+        f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, batch {arguments.batch}"
+    )
+    print(f"ResNet-{arguments.depth}, bf16 {arguments.bf16}, {arguments.rounds} rounds; relative to '{best}'")
     for name, seconds in times.items():
         value, low, high = interval([a / b for a, b in zip(seconds, times[best], strict=True)])
         label = name.removeprefix("super-network ")
