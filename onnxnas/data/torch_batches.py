@@ -2,8 +2,8 @@
 
 An epoch's order, crops and flips are drawn at once from a generator seeded by (seed, epoch), so an epoch
 can start at any batch and gives what it would have given there. The order of work per batch: pick, to
-float, normalise, zero-pad, gather the cut (and mirrored) pixels. Pixels are gathered with their channels
-together, which is what makes channels_last the cheaper of the two memory formats to produce.
+float, normalise, pad with black, gather the cut (and mirrored) pixels. Pixels are gathered with their
+channels together, which is what makes channels_last the cheaper of the two memory formats to produce.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ class TorchBatches:
         shape = self._x[self._images[0]].shape[1:]
         return crop_padding(*(shape[:2] if self.dataset.normalise.layout == "nhwc" else shape[1:]))
 
+    def _black(self) -> float | Tensor:
+        """The stored value zero, normalised: what a crop is padded with."""
+        return 0.0 if self._affine is None else self._affine[1]
+
     def _batch(self, draws: _Draws, span: slice, augment: bool) -> TorchBatch:
         chosen = draws.order[span]
         where = (draws.down[span], draws.right[span], draws.flip[span], self._padding())
@@ -118,7 +122,7 @@ class TorchBatches:
             rule = self.dataset.normalise
             pixels = self._normalised(raw)
             pixels = pixels if rule.layout == "nhwc" else pixels.permute(0, 2, 3, 1)
-            pixels = crop_flip(pixels, *where) if augment else pixels
+            pixels = crop_flip(pixels, *where, self._black()) if augment else pixels
             x[name] = self._laid_out(pixels).to(self._dtypes[name])
         if self._y is None:
             return x, None
@@ -154,14 +158,17 @@ class TorchBatches:
         )
 
 
-def crop_flip(pixels: Tensor, down: Tensor, right: Tensor, flip: Tensor, pad: int, fill: float = 0) -> Tensor:
+def crop_flip(
+    pixels: Tensor, down: Tensor, right: Tensor, flip: Tensor, pad: int, fill: float | Tensor = 0
+) -> Tensor:
     """Each image of [b, h, w, c] padded by `pad` with `fill`, cut at (down, right), mirrored where `flip`.
 
-    `down`, `right` (0 .. 2 * pad) and `flip` (bool) are [b]. The result is contiguous.
+    `fill` is one value or [c]. `down`, `right` (0 .. 2 * pad) and `flip` (bool) are [b]. The result is contiguous.
     """
     b, h, w, c = pixels.shape
     wide = w + 2 * pad
-    padded = pixels.new_full((b, h + 2 * pad, wide, c), fill)
+    padded = pixels.new_empty((b, h + 2 * pad, wide, c))
+    padded[:] = fill
     padded[:, pad : pad + h, pad : pad + w] = pixels
     across = torch.arange(w, device=pixels.device)
     columns = right[:, None] + torch.where(flip[:, None], across.flip(0), across)

@@ -13,10 +13,10 @@ from onnxnas.data.batches import crop_flip
 from onnxnas.types import TensorInfo
 
 
-def one_by_one(image: np.ndarray, down: int, right: int, flip: bool, pad: int, fill: float = 0) -> np.ndarray:
+def one_by_one(image: np.ndarray, down: int, right: int, flip: bool, pad: int, fill: object) -> np.ndarray:
     """The plain definition for an image [c, h, w]."""
     c, h, w = image.shape
-    canvas = np.full((c, h + 2 * pad, w + 2 * pad), fill, image.dtype)
+    canvas = np.full((c, h + 2 * pad, w + 2 * pad), np.reshape(fill, (-1, 1, 1)), image.dtype)
     canvas[:, pad:-pad, pad:-pad] = image
     cut = canvas[:, down : down + h, right : right + w]
     return cut[:, :, ::-1] if flip else cut
@@ -65,8 +65,9 @@ def test_augmented_batches_are_crops_of_the_normalised_images(dataset: data.Data
     """Each augmented image is found, by exhaustive search, as a crop of its own image; shifts are uniform."""
     single = replace(dataset, train=dataset.train.take(np.zeros(400, np.int64)))
     plain = next(data.batches(single.train, single, 1))[0]["x"][0]
+    black = dataset.normalise.affine()[1]
     candidates = {
-        one_by_one(plain, d, r, f, 2).tobytes(): (d, r, f)
+        one_by_one(plain, d, r, f, 2, black).tobytes(): (d, r, f)
         for d in range(5)
         for r in range(5)
         for f in (False, True)

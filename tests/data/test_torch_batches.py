@@ -55,14 +55,16 @@ def test_plain_batches_equal_numpy(tmp_path: Path, layout: str, channels_last: b
         assert np.array_equal(y.numpy(), labels)
 
 
-def test_augmented_images_are_crops_padded_with_exact_zero(tmp_path: Path) -> None:
+def test_augmented_images_are_crops_padded_with_normalised_black(tmp_path: Path) -> None:
     dataset = make(tmp_path)
     store = TorchBatches(dataset.train, dataset)
     plain = next(store.epoch(100, shuffle=False, augment=False))[0]["x"].numpy()
     seen = []
     for epoch in range(4):
         images = next(store.epoch(100, seed=3, epoch=epoch, shuffle=False))[0]["x"].numpy()
-        canvas = np.pad(plain, ((0, 0), (0, 0), (2, 2), (2, 2)))
+        canvas = np.empty((100, 3, 20, 20), np.float32)
+        canvas[:] = dataset.normalise.affine()[1][:, None, None]
+        canvas[:, :, 2:-2, 2:-2] = plain
         options = {
             (d, r, f): canvas[:, :, d : d + 16, r : r + 16][..., :: -1 if f else 1]
             for d in range(5)
@@ -112,7 +114,7 @@ def test_flip_alone_does_not_move(tmp_path: Path) -> None:
 
 
 def test_targets_move_with_their_images(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).integers(0, 200, (40, 1, 16, 16), np.uint8)
+    x = np.random.default_rng(0).integers(1, 200, (40, 1, 16, 16), np.uint8)
     np.savez(tmp_path / "d.npz", x=x, y=x[:, 0])
     (tmp_path / "d.yaml").write_text("train: d.npz\nscale: 1\nmean: -1\naugment: [crop, flip]\n")
     one = [TensorInfo("x", np.dtype(np.float32), (1, 1, 16, 16), None)]
@@ -124,9 +126,9 @@ def test_targets_move_with_their_images(tmp_path: Path) -> None:
     made.append(({"x": torch.from_numpy(images["x"])}, torch.from_numpy(np.asarray(labels, np.int64))))
     for batch, y in made:
         assert y is not None
-        pixels = batch["x"][:, 0]  # stored value + 1; 0 where padded
-        assert torch.equal(torch.where(pixels == 0, 255, pixels - 1).long(), y)
-        assert (pixels == 0).any()
+        pixels = batch["x"][:, 0]  # stored value + 1; 1 where padded with black
+        assert torch.equal(torch.where(pixels == 1, 255, pixels - 1).long(), y)
+        assert (pixels == 1).any()
 
 
 def test_other_inputs_pass_through(tmp_path: Path) -> None:
