@@ -99,7 +99,8 @@ def crop_flip(
 ) -> Array:
     """Each image of x [b, c, h, w] padded by `pad` with `fill`, cut at (down, right), mirrored where `flip`.
 
-    `fill` is one value or one per channel. `down`, `right` and `flip` are [b]; offsets are 0 .. 2 * pad, and `pad` is the image itself.
+    `fill` is one value or one per channel. `down`, `right` and `flip` are [b]; offsets are 0 .. 2 * pad, and
+    `pad` is the image itself.
     """
     b, c, h, w = x.shape
     padded = np.empty((b, c, h + 2 * pad, w + 2 * pad), x.dtype)
