@@ -127,12 +127,18 @@ class SearchSpace:
     def validate(self, subnet: Subnet) -> None:
         """Raises ConfigError when a name or a value does not exist here, saying what does."""
         names = {d.name: d for d in self.dimensions}
-        kinds = (("depth", dict.fromkeys(subnet.skip, True)), ("width", subnet.width), ("kernel", subnet.kernel))
+        kinds = (
+            ("depth", dict.fromkeys(subnet.skip, True)),
+            ("width", subnet.width),
+            ("kernel", subnet.kernel),
+        )
         for kind, name, value in ((kind, *item) for kind, chosen in kinds for item in chosen.items()):
             if name not in names or names[name].kind != kind:
                 some = [d.name for d in self.dimensions if d.kind == kind]
                 known = ", ".join(some[:8]) + (", ..." if len(some) > 8 else "") if some else "none"
-                raise ConfigError(f"sub-network: got {kind} of '{name}', which is not there; there are {known}")
+                raise ConfigError(
+                    f"sub-network: got {kind} of '{name}', which is not there; there are {known}"
+                )
             if value not in names[name].choices:
                 raise ConfigError(
                     f"sub-network: {names[name].kind} of '{name}' cannot be {value}; "

@@ -240,7 +240,9 @@ class Compiler:
                 case SetAttribute(name, attribute, value):
                     node = changed.get(name, self._by_name[name])
                     new = {k: v for k, v in node.attributes.items() if k != attribute}
-                    changed[name] = replace(node, attributes=new if value is None else {**new, attribute: value})
+                    changed[name] = replace(
+                        node, attributes=new if value is None else {**new, attribute: value}
+                    )
                 case ReplaceConstant():
                     replaced[edit.node, edit.input] = edit.value
                 case Keep() if edit.tensor in self.floats:

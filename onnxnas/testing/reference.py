@@ -81,11 +81,10 @@ class _Masker:
         for tensor in self.model.graph.initializer:
             if tensor.name in sizes:
                 value = numpy_helper.to_array(tensor).copy()
-                inner = np.zeros(value.shape[2:], bool)
-                kept = sizes[tensor.name]
-                inner[
-                    tuple(slice((n - k) // 2, (n + k) // 2) for n, k in zip(inner.shape, kept, strict=True))
-                ] = True
+                full: tuple[int, ...] = value.shape[2:]
+                inner = np.zeros(full, bool)
+                kept = zip(full, sizes[tensor.name], strict=True)
+                inner[tuple(slice((n - k) // 2, (n + k) // 2) for n, k in kept)] = True
                 tensor.CopyFrom(numpy_helper.from_array(value * inner, tensor.name))
 
     def _masks(self, tensor: str) -> Mapping[int, NDArray[np.bool_]]:

@@ -161,6 +161,7 @@ def test_an_interrupt_leaves_no_process(feeds: Feeds, gone: Callable[[int], bool
                 measurer.measure(model("hang"), protocol=brief)
             assert gone(pid)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
 
 
