@@ -120,9 +120,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def flat(body: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Rows (path of keys joined by dots, text) of a nested mapping."""
+    """Rows (path of keys joined by dots, text) of a nested mapping; what is unknown (None) is left out."""
     rows: list[tuple[str, str]] = []
     for key, value in body.items():
+        if value is None or key == "schema":
+            continue
         if isinstance(value, Mapping):
             rows += flat(value, f"{prefix}{key}.")
         else:

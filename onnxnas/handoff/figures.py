@@ -33,12 +33,13 @@ AXIS = {
 
 def all_figures(run: RunFiles, unit: str = "") -> list[tuple[str, str, go.Figure]]:
     """(title, what it shows, figure) of every figure that this run has the values for, in reading order."""
+    data = "validation" if run.result.get("quality_split") == "val" else "test"
     wanted: list[tuple[str, str, Callable[[], go.Figure | None]]] = [
         (
             "Quality and latency",
             "Every trial of the search, the front among them, and the finalists as measured again at the end. "
             "The search judges on validation data with the shared weights and short measurements; the finalists "
-            "are judged on test data after fine-tuning, with long ones. Bars are 95 % intervals. The lowest fifth of "
+            f"are judged on {data} data after fine-tuning, with long ones. Bars are 95 % intervals. The lowest fifth of "
             "the trials may lie below the picture: a double click shows all.",
             lambda: trade_off(run, "latency_ms", unit),
         ),

@@ -18,7 +18,7 @@ from typing import Any
 import plotly.offline
 
 from onnxnas.handoff.card import flat
-from onnxnas.handoff.changes import changes
+from onnxnas.handoff.changes import Changes, changes
 from onnxnas.handoff.figures import all_figures, short_name
 from onnxnas.handoff.rundir import Member, RunFiles, read
 
@@ -116,7 +116,16 @@ def _summary(run: RunFiles, unit: str) -> str:
     if run.baseline is None and not run.members:
         return _section("Result", "<p>The run has no final measurements yet.</p>")
     mark = f" ({escape(unit)})" if unit else ""
-    head = ("", f"quality{mark}", "latency p50 ms", "speed-up", "MACs", "parameters", "bytes", "kept")
+    head = (
+        "",
+        f"quality{mark}",
+        "latency p50 ms",
+        "speed-up",
+        "MACs",
+        "parameters",
+        "bytes",
+        "structure kept",
+    )
     rows: list[tuple[str, Sequence[str]]] = []
     if run.baseline is not None:
         b = run.baseline
@@ -125,14 +134,23 @@ def _summary(run: RunFiles, unit: str) -> str:
         chosen = bool(run.best) and member.bundle == run.best
         name = f"{rank}. {escape(short_name(member))}" + (" (best)" if chosen else "")
         what = changes(run.space, member.subnet)
-        parts = f"{len(what.blocks) - len(what.skipped)}/{len(what.blocks)} blocks" if what.blocks else ""
-        rows.append(("best" if chosen else "", (name, *_figures(member, run.baseline), parts)))
+        rows.append(("best" if chosen else "", (name, *_figures(member, run.baseline), _kept(what))))
     body = "".join(
         f'<tr class="{style}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         for style, cells in rows
     )
     table = f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{body}</table>"
     return _section("Result", f'{_lead(run, unit)}<div class="scroll">{table}</div>{_legend(run)}')
+
+
+def _kept(what: Changes) -> str:
+    parts = []
+    if what.blocks:
+        parts.append(f"{len(what.blocks) - len(what.skipped)}/{len(what.blocks)} blocks")
+    left = [group.fraction for group in what.widths if not group.gone]
+    if left:
+        parts.append(f"width {sum(left) / len(left):.0%}")
+    return ", ".join(parts)
 
 
 def _lead(run: RunFiles, unit: str) -> str:
