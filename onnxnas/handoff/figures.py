@@ -39,8 +39,8 @@ def all_figures(run: RunFiles, unit: str = "") -> list[tuple[str, str, go.Figure
             "Quality and latency",
             "Every trial of the search, the front among them, and the finalists as measured again at the end. "
             "The search judges on validation data with the shared weights and short measurements; the finalists "
-            f"are judged on {data} data after fine-tuning, with long ones. Bars are 95 % intervals. The lowest fifth of "
-            "the trials may lie below the picture: a double click shows all.",
+            f"are judged on {data} data after fine-tuning, with long ones. Bars are 95 % intervals. The lowest fifth "
+            "of the trials may lie below the picture: a double click shows all.",
             lambda: trade_off(run, "latency_ms", unit),
         ),
         ("Quality and MACs", "The same against multiply-accumulates.", lambda: trade_off(run, "macs", unit)),
