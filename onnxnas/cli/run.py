@@ -152,11 +152,11 @@ def report(
 
     Example: onnxnas report runs/r20
     """
-    from onnxnas import handoff
+    from onnxnas.handoff import report as page
     from onnxnas.pipeline.run_dir import RunDirectory
 
     RunDirectory(run).require()
-    path = handoff.report.write(run)
+    path = page.write(run)
     if as_json:
         output.document({"schema": 1, "path": str(path)})
     else:

@@ -73,7 +73,7 @@ def subnet_of(body: Any, space: SearchSpace, where: str) -> Subnet:
 
 
 def extract(
-    source: str | Path | ModelProto,
+    model: str | Path | ModelProto,
     subnet: str | Subnet | Mapping[str, Any] = "max",
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -83,13 +83,13 @@ def extract(
     `subnet` is a `Subnet`, the body of a sub-network file, or text: max, min, random:SEED, FILE.json.
     Raises ModelError, ConfigError or RunError.
     """
-    if isinstance(source, (str, Path)) and Path(source).is_dir():
+    if isinstance(model, (str, Path)) and Path(model).is_dir():
         from onnxnas.pipeline.trained import extract_trained
 
-        return extract_trained(Path(source), subnet)
+        return extract_trained(Path(model), subnet)
     from onnxnas.pipeline.inspect import inspect
 
-    space = inspect(source, shapes=shapes).space
+    space = inspect(model, shapes=shapes).space
     return graph.rewrite(space.graph, space.plan(choose(subnet, space)))
 
 

@@ -71,11 +71,11 @@ class Inspection:
 
 
 def inspect(
-    source: str | Path | ModelProto, *, shapes: Mapping[str, Sequence[int]] | None = None
+    model: str | Path | ModelProto, *, shapes: Mapping[str, Sequence[int]] | None = None
 ) -> Inspection:
     """Load and analyse a model. Raises ModelError when it cannot be used."""
     began = time.perf_counter()
-    loaded = graph.load(source, shapes=shapes)
+    loaded = graph.load(model, shapes=shapes)
     found = analysis.analyse(loaded)
     built = space.build(found)
     return Inspection(loaded, found, built, time.perf_counter() - began)
