@@ -103,9 +103,7 @@ def results(body: Mapping[str, Any], run: str) -> None:
     )
     for note in body.get("notes", ()):
         line(note)
-    if best is None:
-        line("No found model is measurably faster within the allowed drop: keep the baseline.")
-    else:
+    if best is not None:
         line(f"bundle  {run}/{best['bundle']}")
     line(f"report  {run}/report.html")
 

@@ -7,6 +7,7 @@
 
 A stage gets its share of what is left, so time saved or lost by one stage is shared by the later ones. What it
 buys is decided once, from the speed measured at the start of the stage, and recorded; see `RunDirectory.decide`.
+Should the machine then become slower than `PATIENCE` times that, the stage ends by the clock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnxnas.pipeline.line import Line
 
+PATIENCE = 1.3
+LEAST = 0.5  # of its nominal share, for a stage whose predecessors took too long
 SHARES = {"prepare": 0.0, "train": 0.45, "search": 0.20, "finalise": 0.35}
 
 
@@ -27,4 +30,5 @@ def allowance(line: Line, stage: str) -> float | None:
     names = list(SHARES)
     earlier, later = names[: names.index(stage)], names[names.index(stage) :]
     spent = sum(float((line.run.marker(name) or {}).get("seconds", 0.0)) for name in earlier)
-    return max(0.0, budget - spent) * SHARES[stage] / sum(SHARES[name] for name in later)
+    share = max(0.0, budget - spent) * SHARES[stage] / sum(SHARES[name] for name in later)
+    return max(share, LEAST * SHARES[stage] * budget)

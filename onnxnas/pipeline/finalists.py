@@ -26,20 +26,27 @@ def choose(
     max_drop: float,
     recovery: float,
 ) -> list[Trial]:
-    """Members of the search's front, spread along its second objective, that fine-tuning may bring within reach.
+    """The candidates of a search that fine-tuning may bring within reach, spread along the second objective.
 
-    Their quality is at least `baseline - max_drop - recovery * |baseline|`; when no member reaches that, the ones
-    of highest quality are taken. Raises CheckFailed when no trial was successful.
+    Their quality is at least `baseline - max_drop - recovery * |baseline|`. The front comes first; while it has too
+    few such members, the front of what is left is taken too. When no candidate is good enough, the ones of highest
+    quality are taken. Raises CheckFailed when no trial was successful.
     """
-    front = search.pareto(trials, objectives)
-    if not front:
+    able = [trial for trial in trials if trial.status == "ok"]
+    if not able:
         raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
+    others = [trial for trial in able if trial.subnet != Subnet()] or able
     floor = baseline - max_drop - recovery * abs(baseline)
-    near = [trial for trial in front if trial.values["quality"] >= floor and trial.subnet != Subnet()]
+    near = [trial for trial in others if trial.values["quality"] >= floor]
     if not near:
-        others = [trial for trial in front if trial.subnet != Subnet()]
-        near = (others or front)[:count]
-    return search.spread(near, count, objectives[1])
+        return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[:count]
+    chosen: list[Trial] = []
+    while near and len(chosen) < count:
+        front = search.pareto(near, objectives)
+        chosen += search.spread(front, count - len(chosen), objectives[1])
+        taken = {trial.number for trial in front}
+        near = [trial for trial in near if trial.number not in taken]
+    return chosen
 
 
 def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
@@ -62,7 +69,7 @@ def loaded(line: Line, model: ModelProto) -> graph.Graph:
     return graph.load(model, shapes={name: shape for name, shape in shapes.items() if shape is not None})
 
 
-def settings(line: Line, epochs: float) -> TrainSettings:
+def settings(line: Line, epochs: float, max_seconds: float | None = None) -> TrainSettings:
     """How finalists are fine-tuned."""
     final = line.config.finalise
     changes = {
@@ -70,13 +77,17 @@ def settings(line: Line, epochs: float) -> TrainSettings:
         "eval_every": 0.0,
         "lr": final.lr,
         "recalibration_images": final.recalibration_images,
-        "max_seconds": None,
+        "max_seconds": max_seconds,
     }
     return line.config.train.model_copy(update=changes)
 
 
-def tune(line: Line, index: int, subnet: Subnet, epochs: float, teacher: SuperNetwork) -> dict[str, Any]:
+def tune(
+    line: Line, index: int, subnet: Subnet, plan: Mapping[str, Any], teacher: SuperNetwork
+) -> dict[str, Any]:
     """Fine-tune finalist `index` and write finalists/NN/model.onnx; returns {"val_quality"}.
+
+    `plan` has "epochs" and "max_seconds" for each finalist.
 
     A finalist that is complete is not touched again; one that was interrupted continues.
     """
@@ -84,6 +95,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, teacher: SuperNe
     done = place / "done.json"
     if done.is_file() and (place / "model.onnx").is_file():
         return dict(files.read_json(done))
+    epochs = float(plan["epochs"])
     source = cut_out(line, subnet)
     edits: Sequence[Any] = ()
     told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
@@ -96,7 +108,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, teacher: SuperNe
         tuned = train.finetune(
             source,
             line.data,
-            settings(line, epochs),
+            settings(line, epochs, plan["max_seconds"]),
             teacher=teacher,
             directory=place,
             seed=line.config.seed + index,

@@ -29,6 +29,8 @@ def command(root: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         start_new_session=True,
+        # a shell that runs the tests in the background would have it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -82,7 +84,7 @@ POINTS: dict[str, Callable[[Path], bool]] = {
     "training": lambda run: (run / "supernet" / "state.json").exists(),
     "searching": lambda run: (run / "study.db").exists() and (run / "stages" / "search.plan.json").exists(),
     "finalising": lambda run: (run / "finalists" / "01").exists(),
-    "measuring": lambda run: (run / "finalists" / "02" / "done.json").exists(),
+    "measuring": lambda run: (run / "finalists" / "01" / "done.json").exists(),
 }
 
 

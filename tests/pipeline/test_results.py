@@ -84,6 +84,12 @@ def test_finalists_spread_over_what_fine_tuning_can_save() -> None:
     assert len(finalists.choose(trials, WANTED, 2, 91.0, 1.0, 1.0)) == 2
 
 
+def test_a_short_front_is_filled_from_the_next_one() -> None:
+    trials = [trial(1, 90.0, 5.0), trial(2, 89.0, 6.0), trial(3, 88.0, 7.0), trial(4, 70.0, 8.0)]
+    chosen = finalists.choose(trials, WANTED, 3, baseline=91.0, max_drop=1.0, recovery=0.1)
+    assert [t.number for t in chosen] == [1, 2, 3]  # each of them is beaten by the one before
+
+
 def test_when_nothing_is_near_the_best_are_taken() -> None:
     trials = [trial(i, 50.0 - 4 * i, 10.0 - i) for i in range(8)]
     chosen = finalists.choose(trials, WANTED, 2, baseline=91.0, max_drop=1.0, recovery=0.1)

@@ -28,7 +28,7 @@ def run(line: Line) -> None:
     subnets = [Subnet.from_json(body) for body in plan["subnets"]]
     line.say(f"finalise: {len(subnets)} finalists, {plan['epochs']:g} epochs of fine-tuning each")
     teacher = finalists.teacher(line)
-    tuned = [finalists.tune(line, i, subnet, plan["epochs"], teacher) for i, subnet in enumerate(subnets, 1)]
+    tuned = [finalists.tune(line, i, subnet, plan, teacher) for i, subnet in enumerate(subnets, 1)]
     split = "test" if line.data.test is not None else "val"
     notes = []
     if split == "val":
@@ -84,13 +84,14 @@ def _plan(line: Line) -> dict[str, Any]:
         config.recovery,
     )
     subnets = [trial.subnet for trial in chosen]
-    epochs = float(config.epochs)
+    epochs, limit = float(config.epochs), None
     seconds = budget.allowance(line, "finalise")
     if seconds is not None and epochs > 0:
         each = sum(line.data.train.n / _speed(line, subnet) for subnet in subnets)
         left = max(seconds - (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets)), 0.3 * seconds)
         epochs = min(epochs, round(left / each, 2))
-    return {"subnets": [subnet.to_json() for subnet in subnets], "epochs": epochs}
+        limit = budget.PATIENCE * left / len(subnets)
+    return {"subnets": [subnet.to_json() for subnet in subnets], "epochs": epochs, "max_seconds": limit}
 
 
 def _speed(line: Line, subnet: Subnet) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -41,7 +42,7 @@ def run(line: Line) -> None:
             line.space,
             CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
             wanted(line),
-            config.search.settings(max_trials=plan["max_trials"], max_seconds=None),
+            config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
             search.sqlite_url(line.run / "study.db"),
             config.seed,
             watch,
@@ -83,8 +84,10 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
     )
     reference = latency.baseline_p50.value
     trials = config.search.max_trials
+    limit = config.search.max_seconds
     seconds = budget.allowance(line, "search")
     if seconds is not None:
+        limit = min(budget.PATIENCE * seconds, limit or math.inf)
         evaluator = CandidateEvaluator(line, measuring, reference, environment)
         rng = np.random.default_rng([config.seed, 3])
         began = time.perf_counter()
@@ -95,6 +98,7 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
         trials = max(min(config.search.population, trials), min(trials, int(seconds / each)))
     return {
         "max_trials": trials,
+        "max_seconds": limit,
         "reference_ms": reference,
         "noise_floor": latency.noise_floor,
         "baseline_quality": quality,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -66,14 +67,17 @@ def _plan(line: Line) -> dict[str, Any]:
     network = trained.fresh(line.space, line.config.device)
     rate = speed(line, network, settings)
     epochs, every = settings.epochs, settings.eval_every
+    limit = settings.max_seconds
     seconds = budget.allowance(line, "train")
     if seconds is not None:
+        limit = min(budget.PATIENCE * seconds, limit or math.inf)
         judged = _evaluation_seconds(line, network, settings) if every > 0 else 0.0
         seconds = max(seconds - _EVALUATIONS * judged, 0.5 * seconds)
         epochs = max(1.0 / _TIMED, min(epochs, round(seconds * rate / line.data.train.n, 2)))
     if every > 0:
         every = max(every, round(epochs / _EVALUATIONS, 2))
-    return {"images_per_second": round(rate, 1), "settings": {"epochs": epochs, "eval_every": every}}
+    changes = {"epochs": epochs, "eval_every": every, "max_seconds": limit}
+    return {"images_per_second": round(rate, 1), "settings": changes}
 
 
 def _evaluation_seconds(line: Line, network: Any, settings: TrainSettings) -> float:
