@@ -39,7 +39,9 @@ def choose(
     floor = baseline - max_drop - recovery * abs(baseline)
     near = [trial for trial in others if trial.values["quality"] >= floor]
     if not near:
-        return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[:count]
+        return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[
+            :count
+        ]
     chosen: list[Trial] = []
     while near and len(chosen) < count:
         front = search.pareto(near, objectives)
