@@ -135,4 +135,4 @@ class Line:
         from onnxnas.pipeline import trained
 
         self.run.verify("train")
-        return trained.network(self.run, self.space)
+        return trained.network(self.run, self.space, self.config.device)
