@@ -39,7 +39,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "time_budget": "60m",
         "train": {"epochs": 60},
         "search": {"max_trials": 300, "population": 24, "val_limit": 2500},
-        "finalise": {"finalists": 5, "epochs": 20},
+        "finalise": {"finalists": 4, "epochs": 20},
     },
     "thorough": {
         "time_budget": "8h",
@@ -77,7 +77,7 @@ class FinaliseConfig(Section):
 
     finalists: int = Field(5, ge=1)
     epochs: float = Field(20, ge=0)
-    lr: float = Field(0.01, gt=0)
+    lr: float = Field(0.02, gt=0)
     recalibration_images: int = Field(4096, ge=1)
     measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
     recovery: float = Field(0.1, ge=0, description="share of the quality that fine-tuning may win back")

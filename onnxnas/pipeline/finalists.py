@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from onnxnas.supernet import SuperNetwork
 
 
+LEAST_GAIN = 1.1  # a candidate that is hardly faster is not worth fine-tuning
+
+
 def choose(
     trials: Sequence[Trial],
     objectives: Sequence[Objective],
@@ -36,6 +39,9 @@ def choose(
     if not able:
         raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
     others = [trial for trial in able if trial.subnet != Subnet()] or able
+    whole = next((trial for trial in able if trial.subnet == Subnet()), None)
+    if whole is not None:
+        others = [trial for trial in others if _gain(trial, whole, objectives[1]) >= LEAST_GAIN] or others
     floor = baseline - max_drop - recovery * abs(baseline)
     near = [trial for trial in others if trial.values["quality"] >= floor]
     if not near:
@@ -49,6 +55,12 @@ def choose(
         taken = {trial.number for trial in front}
         near = [trial for trial in near if trial.number not in taken]
     return chosen
+
+
+def _gain(trial: Trial, whole: Trial, objective: Objective) -> float:
+    """How many times better than the maximal sub-network."""
+    own, other = trial.values[objective.name], whole.values[objective.name]
+    return own / max(other, 1e-12) if objective.maximise else other / max(own, 1e-12)
 
 
 def cut_out(line: Line, subnet: Subnet) -> graph.Graph:

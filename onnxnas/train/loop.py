@@ -24,11 +24,13 @@ from onnxnas.data import DataSet
 from onnxnas.data.metrics import Metric, get_metric
 from onnxnas.data.torch_batches import TorchBatches
 from onnxnas.errors import CheckFailed, DataError, Interrupted
+from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
 from onnxnas.train.losses import Criterion, detached
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
+from onnxnas.train.sampling import SizedSampler
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import Sampler, first_is_maximal, get_strategy
 from onnxnas.types import Subnet
@@ -101,7 +103,10 @@ class _Run:
     ) -> None:
         space: Sampler = net.space  # type: ignore[assignment]
         self.net, self.data, self.settings, self.seed, self.space = net, data, settings, seed, space
-        self.strategy = get_strategy(settings.strategy, space, settings.random_subnets)
+        self.sampler: Sampler = space
+        if settings.smallest > 0 and isinstance(space, SearchSpace):
+            self.sampler = SizedSampler(space, settings.smallest)
+        self.strategy = get_strategy(settings.strategy, self.sampler, settings.random_subnets)
         self.criterion = Criterion(
             space.graph, data, settings.loss, settings.distillation, settings.temperature
         )
@@ -269,9 +274,9 @@ class _Run:
         judge = self.judge
         names: dict[str, Subnet] = {"max": self.space.maximal()}
         if settings.strategy != "fixed":
-            names["min"] = self.space.minimal()
+            names["min"] = self.sampler.minimal()
             for i in range(settings.eval_random):
-                names[f"random_{i}"] = self.space.random(np.random.default_rng([self.seed, _EVAL_STREAM, i]))
+                names[f"random_{i}"] = self.sampler.random(np.random.default_rng([self.seed, _EVAL_STREAM, i]))
         kept = self._average_in()
         at.evaluation = {name: finite(judge.quality(subnet)) for name, subnet in names.items()}
         if kept is not None:

@@ -24,6 +24,11 @@ class TrainSettings(BaseModel):
         "sandwich", description="sandwich, progressive, single_stage, fixed, or module:name"
     )
     random_subnets: int = Field(1, ge=0, description="random sub-networks per step")
+    smallest: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.25,
+        description="least share of the multiply-accumulates that a trained sub-network keeps, sizes being drawn "
+        "evenly; 0: every dimension is drawn evenly, however small the outcome",
+    )
     epochs: Positive = 12.0
     max_seconds: Positive | None = None
     batch_size: int = Field(128, ge=1)
