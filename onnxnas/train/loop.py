@@ -276,7 +276,9 @@ class _Run:
         if settings.strategy != "fixed":
             names["min"] = self.sampler.minimal()
             for i in range(settings.eval_random):
-                names[f"random_{i}"] = self.sampler.random(np.random.default_rng([self.seed, _EVAL_STREAM, i]))
+                names[f"random_{i}"] = self.sampler.random(
+                    np.random.default_rng([self.seed, _EVAL_STREAM, i])
+                )
         kept = self._average_in()
         at.evaluation = {name: finite(judge.quality(subnet)) for name, subnet in names.items()}
         if kept is not None:

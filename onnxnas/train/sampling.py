@@ -81,7 +81,8 @@ class SizedSampler:
         for skipped in (0, 1):
             for level in range(levels):
                 genotype = [
-                    skipped if d.kind == "depth" else min(level, len(d.choices) - 1) for d in self.space.dimensions
+                    skipped if d.kind == "depth" else min(level, len(d.choices) - 1)
+                    for d in self.space.dimensions
                 ]
                 subnet = self.space.decode(np.asarray(genotype, np.int64))
                 if self.floor <= self.share(subnet) < self.share(found):

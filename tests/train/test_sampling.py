@@ -39,7 +39,9 @@ def test_the_smallest_is_even_and_above_the_floor(space: spaces.SearchSpace) -> 
     sampler = SizedSampler(space, FLOOR)
     smallest = sampler.minimal()
     assert FLOOR <= shares(space, [smallest])[0] < 0.6
-    assert {g.choices.index(smallest.width.get(g.id, g.size)) for g in space.groups} in [{i} for i in range(8)]
+    assert {g.choices.index(smallest.width.get(g.id, g.size)) for g in space.groups} in [
+        {i} for i in range(8)
+    ]
 
 
 def test_only_the_asked_kinds_vary(space: spaces.SearchSpace) -> None:
