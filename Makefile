@@ -28,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/onnxnas optimize models/digits_resnet.onnx --data models/digits.yaml --preset quick -o runs/demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --max-worker-restart 0 $(ARGS)
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'slow or not slow' $(ARGS)

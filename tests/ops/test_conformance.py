@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cases import CASES
 
 from onnxnas.ops.registry import registered
 from onnxnas.testing.operators import OperatorCase, check_case
+from tests.ops.cases import CASES
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{c.name}" for i, c in enumerate(CASES)])
