@@ -76,13 +76,13 @@ def _at_join(graph: Graph, join: Node, position: dict[str, int]) -> _Candidate |
             if producer is None or graph.tensors[entry].shape != shape or shape is None:
                 continue
             cone, sides = _cone(graph, join, producer, entry, position)
-            if not any(entry in graph.node(n).inputs for n in cone):
-                continue
-            if not any(graph.node(n).op_type in WEIGHTED for n in cone) and not _mixes(graph, cone):
-                continue
             leak = _leak(graph, entry, sides, position)
             if leak:
                 refusal = Frozen(join.name, "block", f"'{leak}' inside it is read elsewhere too")
+                continue
+            if not any(entry in graph.node(n).inputs for n in cone):
+                continue
+            if not any(graph.node(n).op_type in WEIGHTED for n in cone) and not _mixes(graph, cone):
                 continue
             if entry in graph.inputs:
                 refusal = Frozen(join.name, "block", "it is the whole network behind its input")

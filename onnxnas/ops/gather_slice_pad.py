@@ -245,11 +245,10 @@ def _slice_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunc
 
 
 def _pad_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    import torch
     from torch.nn import functional as F
 
-    kind = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[
-        str(node.attributes.get("mode", "constant"))
-    ]
+    kind = str(node.attributes.get("mode", "constant"))
     value = float(node.attributes.get("value", 0.0))
 
     def pad(inputs: Sequence[Any]) -> Tensor:
@@ -260,11 +259,13 @@ def _pad_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFuncti
         }
         widths = pad_widths(node, known, x.ndim) or []
         if kind == "constant":
-            return F.pad(
-                x, [p for pair in reversed(widths) for p in pair], value=constant_scalar(known.get(2), value)
-            )
-        last = max((i for i, w in enumerate(widths) if w == (0, 0)), default=-1) + 1
-        return F.pad(x, [p for pair in reversed(widths[last:]) for p in pair], mode=kind)
+            fill = constant_scalar(known.get(2), value)
+            return F.pad(x, [p for pair in reversed(widths) for p in pair], value=fill)
+        for axis, width in enumerate(widths):
+            if width != (0, 0):
+                places = np.pad(np.arange(x.shape[axis]), width, mode=kind)  # type: ignore[call-overload]
+                x = x.index_select(axis, torch.from_numpy(places).to(x.device))
+        return x
 
     return pad
 

@@ -17,6 +17,7 @@ from onnxnas.pipeline.stages.train import speed
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.types import Subnet
 
+SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
 _OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
 
 
@@ -30,11 +31,12 @@ def run(line: Line) -> None:
     teacher = finalists.teacher(line)
     tuned = [finalists.tune(line, i, subnet, plan, teacher) for i, subnet in enumerate(subnets, 1)]
     split = "test" if line.data.test is not None else "val"
-    notes = []
+    notes = list(line.data.notes)
     if split == "val":
         notes.append("No test split was given: quality is on validation samples, which the search used.")
     with measurer(line) as measuring:
         base = _baseline(line, measuring, split)
+        notes += _seen_before(line, base["quality"])
         members = [
             member
             for i, (subnet, told) in enumerate(zip(subnets, tuned, strict=True), 1)
@@ -99,6 +101,18 @@ def _speed(line: Line, subnet: Subnet) -> float:
 
     network = trained.on(SuperNetwork(FixedSpace(finalists.cut_out(line, subnet))), line.config.device)
     return speed(line, network, finalists.settings(line, 1.0).for_finetuning())
+
+
+def _seen_before(line: Line, quality: float) -> list[str]:
+    """Say so when the validation samples look like ones that the original was trained on."""
+    on_val = float((line.run.plan("search") or {}).get("baseline_quality", quality))
+    if line.data.test is None or on_val - quality <= SEEN_MARGIN * abs(quality):
+        return []
+    return [
+        f"The original reaches {on_val:.2f} {line.metric.unit} on the validation samples and {quality:.2f} on the "
+        "test samples: it was probably trained on the former, so that validation figures rank candidates but do "
+        "not tell their loss; give `val` samples that it has not seen to choose finalists better."
+    ]
 
 
 def _protocol(line: Line) -> measure.Protocol:
