@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxnas.space import SearchSpace
 
 
+RECALIBRATION_IMAGES = 4096
 _KEYS = frozenset({"model_sha256", "skip", "width", "kernel", "precision"})
 
 
@@ -84,9 +85,7 @@ def extract(
     Raises ModelError, ConfigError or RunError.
     """
     if isinstance(model, (str, Path)) and Path(model).is_dir():
-        from onnxnas.pipeline.trained import extract_trained
-
-        return extract_trained(Path(model), subnet)
+        return _trained(Path(model), subnet)
     from onnxnas.pipeline.inspect import inspect
 
     space = inspect(model, shapes=shapes).space
@@ -99,3 +98,27 @@ def choose(subnet: str | Subnet | Mapping[str, Any], space: SearchSpace) -> Subn
         space.validate(subnet)
         return subnet
     return read_subnet(subnet, space) if isinstance(subnet, str) else subnet_of(dict(subnet), space, "subnet")
+
+
+def _trained(path: Path, subnet: str | Subnet | Mapping[str, Any]) -> ModelProto:
+    """One sub-network of a run with its trained weights, BatchNorm statistics counted from the run's data."""
+    from onnxnas import train
+    from onnxnas.pipeline import config
+    from onnxnas.pipeline.events import Silent
+    from onnxnas.pipeline.line import Line
+    from onnxnas.pipeline.run_dir import RunDirectory
+
+    run = RunDirectory(path)
+    run.require()
+    line = Line(run, config.load(run / "config.yaml"), Silent())
+    chosen = choose(subnet, line.space)
+    judge = train.Judge(
+        line.network,
+        line.data,
+        "val",
+        line.metric,
+        recalibration_images=RECALIBRATION_IMAGES,
+        seed=line.config.seed,
+    )
+    edits = line.network.export_edits(chosen, judge.statistics(chosen))
+    return graph.rewrite(line.graph, edits)

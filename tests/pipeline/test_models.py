@@ -22,6 +22,7 @@ from onnxnas.pipeline import prepared
 from onnxnas.pipeline.check import check, difference
 from onnxnas.pipeline.extract import extract
 from onnxnas.pipeline.inspect import inspect
+from onnxnas.supernet import folded
 from onnxnas.testing import graphs
 from onnxnas.types import Subnet
 
@@ -157,25 +158,25 @@ def dataset(model: onnx.ModelProto, place: Path) -> data.DataSet:
 
 def test_folded_batchnorm_comes_back_and_changes_nothing(tmp_path: Path) -> None:
     whole = graphs.resnet()
-    folded = rewriters.fold_all(whole)
-    assert isinstance(folded, rewriters.Rewritten)
-    loaded = graph.load(folded.model)
-    nodes = prepared.folded(loaded)
+    bare = rewriters.fold_all(whole)
+    assert isinstance(bare, rewriters.Rewritten)
+    loaded = graph.load(bare.model)
+    nodes = folded(loaded)
     assert len(nodes) == sum(n.op_type == "BatchNormalization" for n in whole.graph.node)
-    again = prepared.with_batchnorm(loaded, nodes, dataset(folded.model, tmp_path), seed=0)
+    again = prepared.with_batchnorm(loaded, nodes, dataset(bare.model, tmp_path), seed=0)
     norms = [n for n in again.nodes if n.op_type == "BatchNormalization"]
     assert len(norms) == len(nodes)
     x = images()
     np.testing.assert_allclose(run(again.model, x), run(whole, x), rtol=1e-4, atol=1e-5)
     # the statistics are those of the convolution's output over the training images, counted independently
-    first = loaded.node(nodes[0].name)
+    first = loaded.node(nodes[0])
     probe = onnx.ModelProto()
     probe.CopyFrom(loaded.model)
     probe.graph.output.append(
         onnx.helper.make_tensor_value_info(first.outputs[0], onnx.TensorProto.FLOAT, None)
     )
     session = onnxruntime.InferenceSession(probe.SerializeToString())
-    split = dataset(folded.model, tmp_path).train
+    split = dataset(bare.model, tmp_path).train
     values = np.asarray(session.run([first.outputs[0]], {"x": split.x["x"]})[0])
     mean = again.initializers[norms[0].inputs[3]]
     var = again.initializers[norms[0].inputs[4]]
@@ -185,14 +186,14 @@ def test_folded_batchnorm_comes_back_and_changes_nothing(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "bert"])
 def test_networks_with_norms_are_left_alone(name: str) -> None:
-    assert prepared.folded(graph.load(graphs.NETWORKS[name](0))) == []
+    assert folded(graph.load(graphs.NETWORKS[name](0))) == ()
 
 
 def test_no_batchnorm_behind_the_last_convolution() -> None:
-    folded = rewriters.fold_all(graphs.unet())
-    assert isinstance(folded, rewriters.Rewritten)
-    loaded = graph.load(folded.model)
-    names = {node.name for node in prepared.folded(loaded)}
+    bare = rewriters.fold_all(graphs.unet())
+    assert isinstance(bare, rewriters.Rewritten)
+    loaded = graph.load(bare.model)
+    names = set(folded(loaded))
     last = loaded.producer(loaded.outputs[0])
     assert last is not None
     assert last.op_type == "Conv"

@@ -78,11 +78,13 @@ def compare_environment(line: Line) -> None:
 
 def run(line: Line) -> None:
     """Write model.onnx and space.json."""
+    from onnxnas.supernet import folded
+
     began = time.perf_counter()
     for note in line.data.notes:
         line.say(f"data: {note}")
     loaded = line.original
-    missing = prepared.folded(loaded) if line.config.batchnorm != "keep" else []
+    missing = folded(loaded) if line.config.batchnorm != "keep" else ()
     if missing:
         line.say(f"prepare: BatchNorm was folded; put back behind {len(missing)} convolutions")
         loaded = prepared.with_batchnorm(loaded, missing, line.data, line.config.seed)
