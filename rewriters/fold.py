@@ -238,6 +238,8 @@ class Folder:
             new, _ = targets.reshape(shape, value, bool(attributes.get("allowzero", 0)))
         elif op == "Expand" and (value := self._partial(node, 1)) is not None:
             new, _ = targets.expand(shape, value)
+            if new is None:
+                self._keep_own_lengths(node, shape, value)
         elif op == "Slice" and (value := self._partial(node, 2)) is not None:
             index, new = 2, self._slice_ends(node, shape, value)
         elif op == "Resize" and (value := self._partial(node, 3)) is not None:
@@ -250,6 +252,23 @@ class Folder:
             node.input[index] = self._new(f"{node.name or node.output[0]}_{index}", new)
             self._count(f"{op} nodes with computed arguments made constant")
 
+    def _keep_own_lengths(self, node: onnx.NodeProto, shape: Any, target: Array) -> None:
+        """Let a target of Expand that is computed at run time say 1 where the input's length stays.
+
+        So the target does not name a length that may change, of a class token's embedding for example.
+        """
+        same = targets.own_lengths(shape, target)
+        if same is None:
+            return
+        stem = f"{node.name or node.output[0]}_target"
+        output = self._free(stem)
+        condition = self._new(f"{stem}_computed", ~same)
+        one = self._new(f"{stem}_keep", np.ones(1, np.int64))
+        where = onnx.helper.make_node("Where", [condition, node.input[1], one], [output], name=output)
+        node.input[1] = output
+        self.visit(where)
+        self._count("Expand targets freed of lengths that stay")
+
     def _slice_ends(self, node: onnx.NodeProto, shape: Any, ends: Array) -> Array | None:
         axes = self.small(node.input[3]) if len(node.input) > 3 and node.input[3] else np.arange(len(ends))
         steps = self.small(node.input[4]) if len(node.input) > 4 and node.input[4] else np.ones(1)
@@ -261,11 +280,16 @@ class Folder:
         return targets.slice_ends(shape, ends, [int(a) % len(shape) for a in axes])
 
     def _new(self, name: str, value: Array) -> str:
+        free = self._free(name)
+        self._hold(free, value)
+        return free
+
+    def _free(self, name: str) -> str:
+        """A name that nothing has yet; it is taken now."""
         candidate, number = name, 1
         while candidate in self._taken:
             candidate, number = f"{name}_{number}", number + 1
         self._taken.add(candidate)
-        self._hold(candidate, value)
         return candidate
 
     # types of what is emitted

@@ -1,7 +1,7 @@
 """Shape-like inputs that are known but for the batch, written as constants.
 
 A Reshape target with one unknown entry becomes constant with 0 (the input's own dimension) or -1 there;
-an Expand target may say 1 where the input's dimension stays; the end of a Slice that is the dimension
+an Expand target may say 1 where the input's dimension stays (`own_lengths`); the end of a Slice that is the dimension
 itself may be any larger number; Resize sizes become scales where each is exact.
 """
 
@@ -96,6 +96,22 @@ def expand(shape: Shape | None, target: Array) -> tuple[Array | None, Shape | No
             entry = None if isinstance(want, Dim) else int(want)
         written = None if written is None or entry is None else [*written, entry]
     return None if written is None else np.array(written, dtype=np.int64), output
+
+
+def own_lengths(shape: Shape | None, target: Array) -> Array | None:
+    """True where a target of Expand, known in part, asks for the length that the input has there anyway.
+
+    None when there is no such entry, or it says 1 (keep) already.
+    """
+    if shape is None:
+        return None
+    own = [1] * max(len(target) - len(shape), 0) + list(shape)
+    entries = [_item(v) for v in target]
+    same = [
+        not isinstance(want, Dim) and want == have and want != 1
+        for want, have in zip(entries, own[len(own) - len(entries) :], strict=True)
+    ]
+    return np.array(same) if any(same) else None
 
 
 def slice_ends(shape: Shape | None, ends: Array, axes: Sequence[int]) -> Array | None:

@@ -39,7 +39,7 @@ def propagate(graph: Graph) -> Flow:
         info = graph.tensors.get(tensor)
         return None if info is None else info.shape
 
-    flow = Flow(Labels(), shape, initializers.get, initializers.__contains__)
+    flow = Flow(Labels(), shape, initializers.get, initializers.__contains__, graph.producer)
     for node in graph.nodes:
         spec = resolve(node)
         for value in node.attributes.values():

@@ -137,10 +137,30 @@ def _expand_flow(flow: Flow, node: Node) -> None:
         return
     layout = flow.data(x, node)
     if flow.constant(node.inputs[1]) is None:
-        flow.static(layout, range(len(before)), node, "the shape it gives is computed at run time")
-        return
+        free = _computed_but_kept(flow, node.inputs[1], len(before))
+        bound = [a for a in range(len(before)) if a not in free]
+        layout = flow.static(layout, bound, node, "the shape it gives is computed at run time")
     by = len(after) - len(before)
     flow.set(node.outputs[0], [Factor(tuple(a + by for a in f.axes), f.ids) for f in layout])
+
+
+def _computed_but_kept(flow: Flow, target: str, rank: int) -> set[int]:
+    """Axes of the input at which a target that is computed at run time surely says 1, "as it is".
+
+    Exporters write Concat(batch, 1, 1), and the canonical form Where(computed, target, 1).
+    """
+    source = flow.producer(target)
+    ones: list[bool] = []
+    if source is not None and source.op_type == "Where":
+        computed, otherwise = flow.constant(source.inputs[0]), flow.constant(source.inputs[2])
+        if computed is not None and otherwise is not None and (otherwise == 1).all():
+            ones = [not c for c in computed.reshape(-1)]
+    elif source is not None and source.op_type == "Concat":
+        for part in source.inputs:
+            value = flow.constant(part)
+            unknown = [False] * (flow.shape(part) or (0,))[0]
+            ones += unknown if value is None else [int(v) == 1 for v in value]
+    return {i - len(ones) + rank for i, one in enumerate(ones) if one}
 
 
 def _expand_edits(node: Node, kept: Kept) -> list[Edit]:

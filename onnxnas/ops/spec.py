@@ -63,11 +63,13 @@ class Flow:
         shapes: Shapes,
         constant: Callable[[str], NDArray[Any] | None],
         is_constant: Callable[[str], bool],
+        producer: Callable[[str], Node | None],
     ) -> None:
         self.labels = labels
         self.shape = shapes
         self.constant = constant
         self.is_constant = is_constant
+        self.producer = producer
         self.layouts: dict[str, Layout] = {}
         self.parameters: dict[tuple[str, int], Ids] = {}
         self.bound_by: dict[tuple[str, int], set[str]] = {}

@@ -240,6 +240,19 @@ def concat_tokens(b: Builder, x: str) -> str:
     return b.add("Concat", b.linear(x, 8, "other"), x, axis=1, shape=(10, 8))
 
 
+def class_token(length: int) -> OperatorCase:
+    """A learned token in front of the others, repeated for each sample: (batch, 1, `length`) is its target."""
+
+    def middle(b: Builder, x: str) -> str:
+        batch = b.add("Gather", b.add("Shape", x, shape=()), b.weight("i", np.array([0])), shape=())
+        parts = (batch, b.weight("one", np.array([1])), b.weight("length", np.array([length])))
+        target = b.add("Concat", *parts, axis=0, shape=())
+        token = b.add("Expand", b.weight("token", b.normal(1, 1, 8)), target, shape=(1, 8))
+        return b.add("Concat", token, x, axis=1, shape=(6, 8))
+
+    return OperatorCase(f"Expand class token {length}", tokens(middle))
+
+
 def split(opset: int) -> OperatorCase:
     def middle(b: Builder, x: str) -> str:
         if opset >= 18:
@@ -545,6 +558,8 @@ CASES: list[OperatorCase] = [
     OperatorCase("Tile", image(tile), groups=2),
     OperatorCase("Concat", image(concat), groups=2),
     OperatorCase("Concat tokens", tokens(concat_tokens)),
+    class_token(1),
+    class_token(8),
     split(11),
     split(13),
     split(18),
