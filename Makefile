@@ -5,7 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test test-all lint format bench clean
+SHARED ?= ../shared
+
+.PHONY: help venv demo test test-all lint format bench coverage clean
 
 help:
 	@echo "make demo      optimise the small model of models/ and print what was found"
@@ -14,6 +16,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff put the sources in order"
 	@echo "make bench     training speed of the super-network against the same network by hand"
+	@echo "make coverage  check every real network of SHARED (default ../shared), writes docs/coverage.md"
 	@echo "make clean     remove what make and the tools made"
 
 venv: $(STAMP)
@@ -44,6 +47,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tools/bench_supernet.py
+
+coverage: $(STAMP)
+	$(BIN)/python tools/coverage.py --shared $(SHARED) -o docs/coverage.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 Arrays = list["NDArray[Any]"]
 
 TOLERANCE = 1e-4
-"""Largest relative difference that counts as equal: float32 rounding, summed in another order."""
+"""Largest relative difference of two runs of one runtime that counts as equal: sums in another order."""
+TORCH_TOLERANCE = 1e-3
+"""The same between torch and a runtime, whose kernels differ in every layer."""
 
 
 def check(
@@ -59,7 +61,7 @@ def check(
         identity = difference(
             _run(measurer, rewritten, feeds, "the maximal sub-network", problems), reference
         )
-        _judge(identity, "identity", problems)
+        _judge(identity, "identity", TOLERANCE, problems)
         network, torch_ = _torch(seen, feeds, reference, problems)
         rows = [
             _subnet(seen, network, measurer, subnet, feeds, problems)
@@ -127,10 +129,10 @@ def _run(
         return None
 
 
-def _judge(told: Mapping[str, float | None], what: str, problems: list[str]) -> None:
+def _judge(told: Mapping[str, float | None], what: str, most: float, problems: list[str]) -> None:
     relative = told["max_rel"]
-    if relative is not None and not relative <= TOLERANCE:
-        problems.append(f"{what}: max_rel is {relative:.1e}, expected {TOLERANCE:.0e} at most")
+    if relative is not None and not relative <= most:
+        problems.append(f"{what}: max_rel is {relative:.1e}, expected {most:.0e} at most")
 
 
 def _torch(
@@ -146,7 +148,7 @@ def _torch(
         return None, difference(None, None)
     found = _in_torch(network, seen.space.maximal(), feeds, "the maximal sub-network", problems)
     told = difference(found, reference)
-    _judge(told, "torch", problems)
+    _judge(told, "torch", TORCH_TOLERANCE, problems)
     return network, told
 
 
@@ -182,7 +184,7 @@ def _subnet(
     told = difference(None, None)
     if found is not None and network is not None:
         told = difference(found, _in_torch(network, subnet, feeds, what, own))
-        _judge(told, what, own)
+        _judge(told, what, TORCH_TOLERANCE, own)
     problems.extend(own)
     ratio = seen.space.cost(subnet).macs / max(1, seen.space.cost(Subnet()).macs)
     return {

@@ -40,6 +40,7 @@ class Inspection:
             "width_groups": [
                 {
                     "id": group.id,
+                    "name": group.name,
                     "size": group.size,
                     "choices": list(group.choices),
                     "producers": list(group.producers),
@@ -60,6 +61,7 @@ class Inspection:
         without = self.space.cost(Subnet(skip=frozenset({block.id})))
         return {
             "id": block.id,
+            "name": block.name,
             "entry": block.entry,
             "exit": block.exit,
             "nodes": list(block.nodes),

@@ -48,8 +48,10 @@ def test_inspect_document() -> None:
     assert body["macs"] == stem + 2 * same + strided + narrow + 160
     assert [block["macs"] for block in body["blocks"]] == [same, same, narrow]
     assert [block["chain"] for block in body["blocks"]] == [0, 0, 1]
-    assert {"id", "entry", "exit", "nodes", "kind", "chain", "macs", "params"} == body["blocks"][0].keys()
-    assert {"id", "size", "choices", "producers", "consumers"} == body["width_groups"][0].keys()
+    fields = {"id", "name", "entry", "exit", "nodes", "kind", "chain", "macs", "params"}
+    assert body["blocks"][0].keys() == fields
+    assert body["width_groups"][0].keys() == {"id", "name", "size", "choices", "producers", "consumers"}
+    assert [block["name"] for block in body["blocks"]] == ["layer1.0", "layer1.1", "layer2.1"]
     assert all(group["size"] == max(group["choices"]) for group in body["width_groups"])
     assert any("graph output" in item["reason"] for item in body["frozen"])
     choices = (
