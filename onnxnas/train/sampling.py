@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rewriters.edits import Edit
 
 TRIES = 8
+LEVELS = 9  # even widths tried for the smallest one
 MOST_SKIPPED = 0.5  # largest rate of skipped blocks
 
 
@@ -76,12 +77,11 @@ class SizedSampler:
 
     @cached_property
     def _smallest(self) -> Subnet:
-        levels = max((len(d.choices) for d in self.space.dimensions), default=1)
         found = Subnet()
         for skipped in (0, 1):
-            for level in range(levels):
+            for level in np.linspace(0, 1, LEVELS):
                 genotype = [
-                    skipped if d.kind == "depth" else min(level, len(d.choices) - 1)
+                    skipped if d.kind == "depth" else round(level * (len(d.choices) - 1))
                     for d in self.space.dimensions
                 ]
                 subnet = self.space.decode(np.asarray(genotype, np.int64))
