@@ -32,18 +32,22 @@ class Member:
     throughput: Measurement
 
     def figures(self) -> dict[str, float]:
-        """Values by objective name."""
+        """Values by objective name, to compare members with each other.
+
+        Time is told by the speed-up, which is measured in turns with the baseline: members are measured one
+        after the other, and the machine is not the same in two minutes.
+        """
         return {
             "quality": self.quality,
-            "latency_ms": self.p50.value,
-            "throughput": self.throughput.value,
+            "latency_ms": 1.0 / self.speedup.value,
+            "throughput": self.speedup.value,
             "macs": float(self.macs),
             "params": float(self.params),
             "bytes": float(len(self.model)),
         }
 
-    def to_json(self, bundle: str) -> dict[str, Any]:
-        """Its entry in result.json."""
+    def to_json(self, bundle: str | None) -> dict[str, Any]:
+        """Its entry in result.json; a member without a bundle is dominated by another one."""
         return {
             "bundle": bundle,
             "subnet": self.subnet.to_json(),

@@ -62,6 +62,12 @@ def test_dominated_members_leave() -> None:
     assert results.ranked([a, b], WANTED, floor=0)[0] == [a]
 
 
+def test_members_are_compared_in_turns_with_the_baseline_not_by_the_clock() -> None:
+    """The second one was measured in a quick minute: less time, but it gains less."""
+    a, b = member(1, 91.0, 3.0, (1.4, 1.5, 1.6)), member(2, 90.5, 2.5, (1.1, 1.2, 1.3))
+    assert results.ranked([a, b], WANTED, floor=0)[0] == [a]
+
+
 def test_pareto_csv_reads_back() -> None:
     entry = member(1, 91.25, 3.0, (1.4, 1.5, 1.6)).to_json("pareto/rank_01")
     (row,) = csv.DictReader(io.StringIO(results.pareto_csv([entry])))

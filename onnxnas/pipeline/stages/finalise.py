@@ -62,6 +62,7 @@ def run(line: Line) -> None:
         "baseline": base,
         "best": entries[0] if best is not None else None,
         "pareto": entries,
+        "dominated": [member.to_json(None) for member in members if member not in front],
         "supernet_max_quality": _maximal_quality(line, split),
         "evaluations": (line.run.marker("search") or {}).get("evaluations"),
         "seconds": {**seconds, "finalise": round(time.perf_counter() - began, 3)},
