@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,24 +12,10 @@ from onnxnas import space as spaces
 from onnxnas.analysis import analyse
 from onnxnas.graph import example_inputs, load, rewrite
 from onnxnas.testing import graphs
+from onnxnas.testing.operators import counted, worst
+from onnxnas.testing.operators import run_onnx as run
 from onnxnas.testing.reference import masked_model
 from onnxnas.types import Subnet
-
-
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feeds)
-
-
-def worst(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """Largest |a - b| / max |b| over the outputs."""
-    assert [x.shape for x in a] == [x.shape for x in b]
-    return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-9)) for x, y in zip(a, b, strict=True))
 
 
 def build(model: onnx.ModelProto) -> spaces.SearchSpace:
@@ -92,30 +77,6 @@ def test_sorted_weights_make_a_width_a_prefix() -> None:
     a = run(rewrite(analysis.graph, by_l1.plan(subnet)), feeds)
     b = run(rewrite(resorted.graph, prefix.plan(subnet)), feeds)
     assert worst(a, b) < 1e-5
-
-
-def counted(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> tuple[int, int]:
-    """MACs and weights of a model, from the shapes that ONNX Runtime really computes."""
-    outputs = {o for n in model.graph.node for o in n.output if o}
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(o) for o in sorted(outputs))
-    shapes = {o: v.shape for o, v in zip(sorted(outputs), run(probe, feeds), strict=True)}
-    shapes |= {k: v.shape for k, v in feeds.items()}
-    weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    shapes |= weights
-    macs, used = 0, set()
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
-            continue
-        used |= {i for i in node.input[:2] if i in weights}
-        y = int(np.prod(shapes[node.output[0]]))
-        if node.op_type == "Conv":
-            macs += y * int(np.prod(weights[node.input[1]][1:]))
-        else:
-            macs += y * shapes[node.input[0]][-1]
-    return macs, sum(int(np.prod(weights[w])) for w in used)
 
 
 @pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
