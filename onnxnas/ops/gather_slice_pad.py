@@ -110,7 +110,8 @@ def _sliced(factor: Factor, ranges: Mapping[int, tuple[int, int, int]]) -> Facto
 
 def _slice_edits(node: Node, kept: Kept) -> list[Edit]:
     shape = kept.shape(node.inputs[0])
-    ranges = None if shape is None else _slice_ranges(node, _constants(node, kept.constant), shape)
+    constants = _constants(node, kept.constant)
+    ranges = None if shape is None else _slice_ranges(node, constants, shape)
     if shape is None or ranges is None:
         return []
     new = dict(ranges)
@@ -122,11 +123,8 @@ def _slice_edits(node: Node, kept: Kept) -> list[Edit]:
     if new == ranges:
         return []
     # `ends` of an axis that is not labelled keeps what the file says: it may be "to the end".
-    starts, ends = (
-        attribute_or_input(node, n, i, _constants(node, kept.constant))
-        for n, i in (("starts", 1), ("ends", 2))
-    )
-    order = attribute_or_input(node, "axes", 3, _constants(node, kept.constant))
+    starts, ends = (attribute_or_input(node, n, i, constants) for n, i in (("starts", 1), ("ends", 2)))
+    order = attribute_or_input(node, "axes", 3, constants)
     axes = [int(a) % len(shape) for a in (range(len(starts)) if order is None else order)]
     changed = [new[a] != ranges[a] for a in axes]
     begin = [new[a][0] if c else int(s) for a, c, s in zip(axes, changed, starts, strict=True)]

@@ -40,7 +40,7 @@ def _gemm_flow(flow: Flow, node: Node) -> None:
                 flow.bind(bias, len(shape) - 1, out, node)
         else:
             flow.labels.freeze(out, node.name, "the bias is not a constant")
-    rows = flow.static(tuple(f for f in flow.layout(a) if 1 not in f.axes), (), node, "")
+    rows = [f for f in flow.layout(a) if 1 not in f.axes]
     flow.set(node.outputs[0], [*rows, Factor((1,), out)])
 
 
