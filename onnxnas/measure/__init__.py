@@ -4,6 +4,7 @@ Native code runs in a child process only: nothing here imports a runtime, or tor
 """
 
 from onnxnas.measure.bench import bench
+from onnxnas.measure.cores import available_cores, memory_available
 from onnxnas.measure.doctor import doctor
 from onnxnas.measure.environment import environment
 from onnxnas.measure.measurer import CandidateError, Latency, Measurer
@@ -21,11 +22,13 @@ __all__ = [
     "Runtime",
     "Session",
     "Target",
+    "available_cores",
     "bench",
     "distinguishable",
     "doctor",
     "environment",
     "get_runtime",
+    "memory_available",
     "resolve_settings",
     "runtime_names",
 ]

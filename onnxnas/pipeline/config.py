@@ -80,6 +80,11 @@ class FinaliseConfig(Section):
     lr: float = Field(0.02, gt=0)
     recalibration_images: int = Field(4096, ge=1)
     measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
+    processes: int | None = Field(
+        None,
+        ge=1,
+        description="finalists fine-tuned at a time; none: as many as there are cores and memory for",
+    )
     recovery: float = Field(0.1, ge=0, description="share of the quality that fine-tuning may win back")
 
 

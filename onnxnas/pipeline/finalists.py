@@ -1,4 +1,4 @@
-"""The finalists of a search: which, and their fine-tuning, one after the other."""
+"""The finalists of a search: which, and their fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import graph, search, train
 from onnxnas.errors import CheckFailed
-from onnxnas.pipeline import build, files
+from onnxnas.pipeline import build, files, trained
 from onnxnas.pipeline.line import Line
+from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.settings import TrainSettings
 from onnxnas.types import Objective, Subnet, Trial
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-    from onnxnas.supernet import SuperNetwork
 
 
 LEAST_GAIN = 1.1  # a candidate that is hardly faster is not worth fine-tuning
@@ -96,20 +95,22 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
     return line.config.train.model_copy(update=changes)
 
 
-def tune(
-    line: Line, index: int, subnet: Subnet, plan: Mapping[str, Any], teacher: SuperNetwork
-) -> dict[str, Any]:
-    """Fine-tune finalist `index` and write finalists/NN/model.onnx; returns {"val_quality"}.
+def speed(line: Line, subnet: Subnet) -> float:
+    """Training samples per second of fine-tuning a sub-network, as fast as this process is now."""
+    network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.config.device)
+    return trained.speed(line, network, settings(line, 1.0).for_finetuning())
 
-    `plan` has "epochs" and "max_seconds" for each finalist.
 
-    A finalist that is complete is not touched again; one that was interrupted continues.
+def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
+    """Fine-tune finalist `index` for `epochs` or `limit` seconds and write finalists/NN/model.onnx.
+
+    Returns {"subnet", "val_quality"}. A finalist that is complete is not touched again; one that was interrupted
+    continues.
     """
     place = line.run / "finalists" / f"{index:02d}"
     done = place / "done.json"
     if done.is_file() and (place / "model.onnx").is_file():
         return dict(files.read_json(done))
-    epochs = float(plan["epochs"])
     source = cut_out(line, subnet)
     edits: Sequence[Any] = ()
     told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
@@ -122,8 +123,8 @@ def tune(
         tuned = train.finetune(
             source,
             line.data,
-            settings(line, epochs, plan["max_seconds"]),
-            teacher=teacher,
+            settings(line, epochs, limit),
+            teacher=trained.on(train.teacher_of(line.graph), line.config.device),
             directory=place,
             seed=line.config.seed + index,
             metric=line.metric,
@@ -139,10 +140,3 @@ def tune(
     graph.save(model, place / "model.onnx")
     files.write_json(done, told)
     return told
-
-
-def teacher(line: Line) -> SuperNetwork:
-    """The original network, frozen, on the run's device."""
-    from onnxnas.pipeline import trained
-
-    return train.frozen(trained.on(train.teacher_of(line.graph), line.config.device))

@@ -43,7 +43,7 @@ class Line:
     ) -> None:
         self.run = run
         self.config = config
-        self._reporter = reporter
+        self.reporter = reporter
         if original is not None:
             self.__dict__["original"] = original
         if data is not None:
@@ -52,11 +52,11 @@ class Line:
     def say(self, text: str) -> None:
         """One line to the user and to log.txt."""
         self.run.log(text)
-        self._reporter.say(text)
+        self.reporter.say(text)
 
     def step(self, stage: str, done: float, total: float, text: str = "") -> None:
         """Progress to the user."""
-        self._reporter.step(stage, done, total, text)
+        self.reporter.step(stage, done, total, text)
 
     @property
     def command(self) -> str:

@@ -1,4 +1,4 @@
-"""The super-network of a run, fresh or trained."""
+"""The super-network of a run, fresh or trained, and how fast networks train."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from onnxnas import train
 from onnxnas.supernet import SuperNetwork
 
 if TYPE_CHECKING:
+    from onnxnas.pipeline.line import Line
     from onnxnas.pipeline.run_dir import RunDirectory
     from onnxnas.space import SearchSpace
+    from onnxnas.train.settings import TrainSettings
+
+_WARM, _TIMED = 2, 6  # steps
 
 
 def fresh(space: SearchSpace, device: str) -> SuperNetwork:
@@ -32,3 +36,16 @@ def on(made: SuperNetwork, device: str) -> SuperNetwork:
         raise EnvironmentProblem(
             f"--device {device}: {' '.join(str(error).split())[:200]}; use cpu"
         ) from error
+
+
+def speed(line: Line, network: SuperNetwork, settings: TrainSettings) -> float:
+    """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up."""
+    per_epoch = max(1, line.data.train.n // settings.batch_size)
+    short = settings.model_copy(update={"eval_every": 0.0, "max_seconds": None})
+    rate = 0.0
+    for steps in (_WARM, _TIMED):
+        wanted = short.model_copy(update={"epochs": steps / per_epoch})
+        rate = train.train(
+            network, line.data, wanted, directory=None, seed=line.config.seed
+        ).images_per_second
+    return max(rate, 1e-3)

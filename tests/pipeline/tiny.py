@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "finalise": {
         "finalists": 2,
         "epochs": 0.5,
+        "processes": 1,
         "recalibration_images": 64,
         "recovery": 2.0,
         "measure_seconds": 0.2,

@@ -10,11 +10,10 @@ from onnxnas import measure, search, train
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, files, finalists, results
+from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.results import Member, interval
 from onnxnas.pipeline.stages.search import measurer, wanted
-from onnxnas.pipeline.stages.train import speed
-from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.types import Subnet
 
 SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
@@ -25,11 +24,7 @@ def run(line: Line) -> None:
     """Write finalists/, pareto.csv, pareto/rank_NN/, result.json and report.html."""
     began = time.perf_counter()
     line.run.verify("search")
-    plan = line.run.plan("finalise") or line.run.decide("finalise", _plan(line))
-    subnets = [Subnet.from_json(body) for body in plan["subnets"]]
-    line.say(f"finalise: {len(subnets)} finalists, {plan['epochs']:g} epochs of fine-tuning each")
-    teacher = finalists.teacher(line)
-    tuned = [finalists.tune(line, i, subnet, plan, teacher) for i, subnet in enumerate(subnets, 1)]
+    subnets, tuned = _tuned(line)
     split = "test" if line.data.test is not None else "val"
     notes = list(line.data.notes)
     if split == "val":
@@ -74,7 +69,23 @@ def run(line: Line) -> None:
     line.run.finish("finalise", time.perf_counter() - began, ("pareto.csv", "result.json"))
 
 
-def _plan(line: Line) -> dict[str, Any]:
+def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
+    """The finalists, and what fine-tuning told of each."""
+    plan = line.run.plan("finalise")
+    chosen = _chosen(line) if plan is None else [Subnet.from_json(body) for body in plan["subnets"]]
+    with Crew(line, fitting(line, len(chosen))) as crew:
+        if plan is None:
+            plan = line.run.decide("finalise", _plan(line, chosen, crew))
+        at_once = f", {crew.size} at a time" if crew.size > 1 else ""
+        line.say(f"finalise: {len(chosen)} finalists, {plan['epochs']:g} epochs of fine-tuning each{at_once}")
+        requests = [
+            {"do": "tune", "subnet": body, "index": index, "epochs": plan["epochs"], "limit": limit}
+            for index, (body, limit) in enumerate(zip(plan["subnets"], plan["limits"], strict=True), 1)
+        ]
+        return chosen, crew.map(requests)
+
+
+def _chosen(line: Line) -> list[Subnet]:
     config = line.config.finalise
     trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
     before = line.run.plan("search") or {}
@@ -86,22 +97,24 @@ def _plan(line: Line) -> dict[str, Any]:
         line.config.max_drop,
         config.recovery,
     )
-    subnets = [trial.subnet for trial in chosen]
-    epochs, limit = float(config.epochs), None
+    return [trial.subnet for trial in chosen]
+
+
+def _plan(line: Line, chosen: list[Subnet], crew: Crew) -> dict[str, Any]:
+    config = line.config.finalise
+    subnets = [subnet.to_json() for subnet in chosen]
+    epochs = float(config.epochs)
+    limits: list[float | None] = [None] * len(subnets)
     seconds = budget.allowance(line, "finalise")
     if seconds is not None and epochs > 0:
-        each = sum(line.data.train.n / _speed(line, subnet) for subnet in subnets)
-        left = max(seconds - (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets)), 0.3 * seconds)
-        epochs = min(epochs, round(left / each, 2))
-        limit = budget.PATIENCE * left / len(subnets)
-    return {"subnets": [subnet.to_json() for subnet in subnets], "epochs": epochs, "max_seconds": limit}
-
-
-def _speed(line: Line, subnet: Subnet) -> float:
-    from onnxnas.pipeline import trained
-
-    network = trained.on(SuperNetwork(FixedSpace(finalists.cut_out(line, subnet))), line.config.device)
-    return speed(line, network, finalists.settings(line, 1.0).for_finetuning())
+        began = time.perf_counter()
+        rates = crew.map([{"do": "speed", "subnet": subnet} for subnet in subnets])
+        each = [line.data.train.n / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
+        measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
+        left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
+        epochs = min(epochs, round(left / makespan(each, crew.size), 2))
+        limits = [round(budget.PATIENCE * epochs * one, 1) for one in each]
+    return {"subnets": subnets, "epochs": epochs, "limits": limits}
 
 
 def _seen_before(line: Line, quality: float) -> list[str]:

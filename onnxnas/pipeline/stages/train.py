@@ -13,7 +13,7 @@ from onnxnas.pipeline.line import Line
 from onnxnas.train.settings import TrainSettings
 
 _EVALUATIONS = 8
-_WARM, _TIMED = 2, 6  # steps
+_LEAST_EPOCHS = 0.15
 
 
 def run(line: Line) -> None:
@@ -49,23 +49,10 @@ def run(line: Line) -> None:
     line.run.finish("train", result.seconds, ("supernet/weights.safetensors",), result=result.to_json())
 
 
-def speed(line: Line, network: Any, settings: TrainSettings) -> float:
-    """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up."""
-    per_epoch = max(1, line.data.train.n // settings.batch_size)
-    short = settings.model_copy(update={"eval_every": 0.0, "max_seconds": None})
-    rate = 0.0
-    for steps in (_WARM, _TIMED):
-        wanted = short.model_copy(update={"epochs": steps / per_epoch})
-        rate = train.train(
-            network, line.data, wanted, directory=None, seed=line.config.seed
-        ).images_per_second
-    return max(rate, 1e-3)
-
-
 def _plan(line: Line) -> dict[str, Any]:
     settings = line.config.train
     network = trained.fresh(line.space, line.config.device)
-    rate = speed(line, network, settings)
+    rate = trained.speed(line, network, settings)
     epochs, every = settings.epochs, settings.eval_every
     limit = settings.max_seconds
     seconds = budget.allowance(line, "train")
@@ -73,7 +60,7 @@ def _plan(line: Line) -> dict[str, Any]:
         limit = min(budget.PATIENCE * seconds, limit or math.inf)
         judged = _evaluation_seconds(line, network, settings) if every > 0 else 0.0
         seconds = max(seconds - _EVALUATIONS * judged, 0.5 * seconds)
-        epochs = max(1.0 / _TIMED, min(epochs, round(seconds * rate / line.data.train.n, 2)))
+        epochs = max(_LEAST_EPOCHS, min(epochs, round(seconds * rate / line.data.train.n, 2)))
     if every > 0:
         every = max(every, round(epochs / _EVALUATIONS, 2))
     changes = {"epochs": epochs, "eval_every": every, "max_seconds": limit}
