@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-LEAST_GAIN = 1.1  # a candidate that is hardly faster is not worth fine-tuning
+LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
+
+
+def floor(baseline: float, max_drop: float, recovery: float) -> float:
+    """The least quality, before fine-tuning, from which `max_drop` below the baseline may be reached after it."""
+    return baseline - max_drop - recovery * abs(baseline)
 
 
 def choose(
@@ -30,7 +35,7 @@ def choose(
 ) -> list[Trial]:
     """The candidates of a search that fine-tuning may bring within reach, spread along the second objective.
 
-    Their quality is at least `baseline - max_drop - recovery * |baseline|`. The front comes first; while it has too
+    Their quality is at least the `floor`. The front comes first; while it has too
     few such members, the front of what is left is taken too. When no candidate is good enough, the ones of highest
     quality are taken. Raises CheckFailed when no trial was successful.
     """
@@ -41,8 +46,8 @@ def choose(
     whole = next((trial for trial in able if trial.subnet == Subnet()), None)
     if whole is not None:
         others = [trial for trial in others if _gain(trial, whole, objectives[1]) >= LEAST_GAIN] or others
-    floor = baseline - max_drop - recovery * abs(baseline)
-    near = [trial for trial in others if trial.values["quality"] >= floor]
+    least = floor(baseline, max_drop, recovery)
+    near = [trial for trial in others if trial.values["quality"] >= least]
     if not near:
         return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[
             :count
@@ -95,6 +100,12 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
     return line.config.train.model_copy(update=changes)
 
 
+def teacher(line: Line) -> SuperNetwork:
+    """The original network, frozen, without BatchNormalization to compute, on the run's device."""
+    folded = loaded(line, build.fold(graph.rewrite(line.graph, ())))
+    return trained.on(train.teacher_of(folded), line.config.device)
+
+
 def speed(line: Line, subnet: Subnet) -> float:
     """Training samples per second of fine-tuning a sub-network, as fast as this process is now."""
     network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.config.device)
@@ -124,7 +135,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             source,
             line.data,
             settings(line, epochs, limit),
-            teacher=trained.on(train.teacher_of(line.graph), line.config.device),
+            teacher=teacher(line),
             directory=place,
             seed=line.config.seed + index,
             metric=line.metric,

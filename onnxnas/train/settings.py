@@ -33,7 +33,7 @@ class TrainSettings(BaseModel):
     max_seconds: Positive | None = None
     batch_size: int = Field(128, ge=1)
 
-    lr: Positive = 0.03
+    lr: Positive = 0.02
     final_lr: Share = 0.01
     warmup: Share = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -48,8 +48,8 @@ class TrainSettings(BaseModel):
     loss: str = Field(
         "auto", description="auto (the data's), cross_entropy, mse, l1, distillation, module:name"
     )
-    distillation: Share = Field(0.7, description="weight of the teacher's outputs; the labels have the rest")
-    temperature: Positive = 2.0
+    distillation: Share = Field(0.9, description="weight of the teacher's outputs; the labels have the rest")
+    temperature: Positive = 4.0
     in_place: bool = Field(False, description="sub-networks learn from the maximal one of the same step")
     augment: bool = True
 

@@ -108,6 +108,11 @@ def test_trials_and_pareto_tables(tiny_run: Path) -> None:
     assert [row["bundle"] for row in rows] == [entry["bundle"] for entry in body["pareto"]]
 
 
+def test_the_search_keeps_to_what_fine_tuning_can_save(tiny_run: Path) -> None:
+    """100 % on validation, less the drop of 1 and a recovery of twice the quality."""
+    assert b"maximise quality [%] >= -101" in (tiny_run / "study.db").read_bytes()
+
+
 def test_a_complete_run_is_not_done_again(tiny_run: Path, tiny_files: Path) -> None:
     before = tree(tiny_run)
     again = runner.begin(config.resolve(settings(tiny_files)))

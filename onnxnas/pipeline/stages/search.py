@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from onnxnas import measure, search
 from onnxnas.errors import EnvironmentProblem, ModelError
-from onnxnas.pipeline import budget, build
+from onnxnas.pipeline import budget, build, finalists
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
@@ -41,7 +42,7 @@ def run(line: Line) -> None:
         trials = search.run(
             line.space,
             CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
-            wanted(line),
+            _within_reach(line, plan["baseline_quality"]),
             config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
             search.sqlite_url(line.run / "study.db"),
             config.seed,
@@ -58,6 +59,13 @@ def run(line: Line) -> None:
 def wanted(line: Line) -> tuple[Objective, ...]:
     """The objectives of this run, quality first."""
     return objectives(line.config.objectives, line.metric.unit)
+
+
+def _within_reach(line: Line, baseline: float) -> tuple[Objective, ...]:
+    """The objectives, quality limited to what can become a finalist: no trials for networks that nobody may use."""
+    quality, *others = wanted(line)
+    least = finalists.floor(baseline, line.config.max_drop, line.config.finalise.recovery)
+    return (dataclasses.replace(quality, limit=least), *others)
 
 
 def measurer(line: Line) -> measure.Measurer:
