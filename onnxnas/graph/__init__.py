@@ -1,9 +1,9 @@
 """Loading, questioning, rewriting and saving ONNX models; the only package that sees the protobuf."""
 
-from onnxnas.graph.inputs import example_inputs
+from onnxnas.graph.inputs import example_inputs, other_shapes
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
 from onnxnas.graph.model import Graph
 from onnxnas.graph.save import rewrite, save
 
-__all__ = ["Graph", "Limits", "example_inputs", "load", "rewrite", "save"]
+__all__ = ["Graph", "Limits", "example_inputs", "load", "other_shapes", "rewrite", "save"]

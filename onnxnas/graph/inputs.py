@@ -6,13 +6,14 @@ with; masks and booleans are ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.errors import ModelError
+from onnxnas.graph.binding import SEQUENCE, SPATIAL
 from onnxnas.graph.model import Graph
 from onnxnas.types import Shape, TensorInfo
 
@@ -21,6 +22,38 @@ _PASS = frozenset(
     {"Cast", "Clip", "Concat", "Expand", "Flatten", "Identity", "Max", "Min", "Pad", "Reshape", "Slice"}
     | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
+
+
+# sizes that networks with an open dimension are often made for, tried in this order when the default is refused
+_SPATIAL_SIZES = (256, 320, 512, 640, 192, 128, 96, 64, 48, 32)
+_SEQUENCE_SIZES = (512, 256, 1024, 64, 32, 16, 8, 4000, 16000, 1)
+
+
+def other_shapes(graph: Graph) -> Iterator[dict[str, Shape]]:
+    """Shapes to give instead when a runtime refuses those that open dimensions are bound to by default.
+
+    All dimensions bound to the default of a picture's side or of a sequence's length change together; nothing is
+    yielded for a model without any.
+    """
+    declared = {name: graph.tensors[name].declared for name in graph.inputs}
+    bound = {name: graph.tensors[name].shape for name in graph.inputs}
+    seen: set[tuple[tuple[str, Shape], ...]] = set()
+    for spatial, sequence in zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True):
+        sizes = {SPATIAL: spatial, SEQUENCE: sequence}
+        found: dict[str, Shape] = {}
+        for name, dims in declared.items():
+            shape = bound[name]
+            if dims is None or shape is None:
+                continue
+            new = tuple(
+                s if isinstance(d, int) else sizes.get(s, s) for d, s in zip(dims, shape, strict=True)
+            )
+            if new != shape:
+                found[name] = new
+        key = tuple(found.items())
+        if found and key not in seen:
+            seen.add(key)
+            yield found
 
 
 def example_inputs(
