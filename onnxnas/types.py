@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -46,12 +47,28 @@ class Node:
     attributes: Mapping[str, Any]
     scope: str = ""
 
+    @cached_property
+    def captures(self) -> tuple[str, ...]:
+        """The outer tensors that the node's bodies read, sorted."""
+        values = self.attributes.values()
+        bodies = [body for v in values for body in (v if isinstance(v, tuple) else (v,))]
+        return tuple(sorted({name for b in bodies if isinstance(b, Subgraph) for name in b.captures}))
 
-@dataclass(frozen=True)
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Everything that the node reads: its inputs, then what its bodies capture."""
+        return (*self.inputs, *self.captures)
+
+
+@dataclass(frozen=True, eq=False)
 class Subgraph:
-    """The body of an If, Loop or Scan: only the outer tensors that it reads matter here."""
+    """The body of an If, Loop or Scan. `captures` are the outer tensors that it reads, through all levels."""
 
     captures: frozenset[str]
+    nodes: tuple[Node, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    initializers: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 BlockKind = Literal["residual", "attention", "feed_forward", "other"]

@@ -17,7 +17,7 @@ from onnxnas.graph import Graph
 from onnxnas.ops import resolve
 from onnxnas.ops.channels import Factor, Ids, Labels
 from onnxnas.ops.spec import Flow
-from onnxnas.types import Frozen, Shape, Subgraph, WidthGroup
+from onnxnas.types import Frozen, Shape, WidthGroup
 
 CARRIERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "Einsum"}
 LEVELS = 8  # widths offered: n, 7n/8, ... n/4
@@ -42,10 +42,8 @@ def propagate(graph: Graph) -> Flow:
     flow = Flow(Labels(), shape, initializers.get, initializers.__contains__, graph.producer)
     for node in graph.nodes:
         spec = resolve(node)
-        for value in node.attributes.values():
-            if isinstance(value, Subgraph):
-                for tensor in value.captures:
-                    flow.freeze(tensor, node, "read inside a sub-graph")
+        for tensor in node.captures:
+            flow.freeze(tensor, node, "read inside a sub-graph")
         if spec is None:
             flow.freeze_all(node, f"operator {node.domain or 'onnx'}.{node.op_type} is not in the table")
             continue

@@ -34,24 +34,28 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+_Opsets = Mapping[str, int]
+
 _VALUE: dict[int, Callable[[AttributeProto], Any]] = {
     _A.FLOAT: lambda a: a.f,
     _A.INT: lambda a: a.i,
     _A.STRING: lambda a: _text(a.s),
     _A.TENSOR: lambda a: tensors.to_numpy(a.t),
-    _A.GRAPH: lambda a: Subgraph(captures(a.g)),
     _A.FLOATS: lambda a: tuple(a.floats),
     _A.INTS: lambda a: tuple(a.ints),
     _A.STRINGS: lambda a: tuple(_text(s) for s in a.strings),
     _A.TENSORS: lambda a: tuple(tensors.to_numpy(t) for t in a.tensors),
-    _A.GRAPHS: lambda a: tuple(Subgraph(captures(g)) for g in a.graphs),
     _A.TYPE_PROTO: lambda a: str(a.tp),
     _A.TYPE_PROTOS: lambda a: tuple(str(t) for t in a.type_protos),
 }
 
 
-def attribute(proto: AttributeProto) -> Any:
+def attribute(proto: AttributeProto, opsets: _Opsets) -> Any:
     """int, float, str, tuples of these, a read-only array for a tensor, a `Subgraph` for a body."""
+    if proto.type == _A.GRAPH:
+        return subgraph(proto.g, opsets)
+    if proto.type == _A.GRAPHS:
+        return tuple(subgraph(body, opsets) for body in proto.graphs)
     convert = _VALUE.get(proto.type)
     return None if convert is None else convert(proto)
 
@@ -65,7 +69,7 @@ def since_version(op_type: str, opset: int, domain: str) -> int:
         return opset
 
 
-def node(proto: NodeProto, name: str, opsets: Mapping[str, int], scope: str) -> Node:
+def node(proto: NodeProto, name: str, opsets: _Opsets, scope: str) -> Node:
     """One operator call; `opsets` is by domain, the standard domain as ''."""
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     return Node(
@@ -75,8 +79,22 @@ def node(proto: NodeProto, name: str, opsets: Mapping[str, int], scope: str) -> 
         version=since_version(proto.op_type, opsets.get(domain, 1), domain),
         inputs=tuple(proto.input),
         outputs=tuple(proto.output),
-        attributes={a.name: attribute(a) for a in proto.attribute},
+        attributes={a.name: attribute(a, opsets) for a in proto.attribute},
         scope=scope,
+    )
+
+
+def subgraph(body: GraphProto, opsets: _Opsets) -> Subgraph:
+    """The body of an If, Loop or Scan; a node without a name gets one from its place."""
+    return Subgraph(
+        captures(body),
+        tuple(
+            node(inner, inner.name or f"{inner.op_type}_{place}", opsets, "")
+            for place, inner in enumerate(body.node)
+        ),
+        tuple(value.name for value in body.input),
+        tuple(value.name for value in body.output),
+        {tensor.name: tensors.to_numpy(tensor) for tensor in body.initializer},
     )
 
 

@@ -49,7 +49,7 @@ class Graph:
     def _consumers(self) -> dict[str, tuple[Node, ...]]:
         found: dict[str, dict[str, Node]] = {}
         for node in self.nodes:
-            for name in (*node.inputs, *node_captures(node)):
+            for name in node.reads:
                 if name:
                     found.setdefault(name, {})[node.name] = node
         return {name: tuple(nodes.values()) for name, nodes in found.items()}
@@ -82,24 +82,13 @@ class Graph:
             view.add_node(node.name, node=node)
         for node in self.nodes:
             edges: dict[str, list[str]] = {}
-            for name in dict.fromkeys((*node.inputs, *node_captures(node))):
+            for name in dict.fromkeys(node.reads):
                 maker = self._producers.get(name)
                 if maker is not None:
                     edges.setdefault(maker.name, []).append(name)
             for maker_name, names in edges.items():
                 view.add_edge(maker_name, node.name, tensors=tuple(names))
         return view
-
-
-def node_captures(node: Node) -> tuple[str, ...]:
-    """The outer tensors that a node's bodies read, sorted."""
-    names: set[str] = set()
-    for value in node.attributes.values():
-        for body in value if isinstance(value, tuple) else (value,):
-            captured = getattr(body, "captures", None)
-            if captured is not None:
-                names |= captured
-    return tuple(sorted(names))
 
 
 def dtype_name(dtype: np.dtype[Any] | None) -> str | None:

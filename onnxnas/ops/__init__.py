@@ -1,11 +1,12 @@
 """One table of operators: how channels flow, what must be edited, what it costs, how torch does it."""
 
-from onnxnas.ops.registry import register, resolve
+from onnxnas.ops.registry import register, resolve, torch_function
 from onnxnas.ops.spec import OpSpec
 
 # Importing a family registers its operators.
 from onnxnas.ops import (  # isort: skip
     concat_split as concat_split,
+    control as control,
     conv as conv,
     elementwise as elementwise,
     gather_slice_pad as gather_slice_pad,
@@ -19,4 +20,4 @@ from onnxnas.ops import (  # isort: skip
     resize as resize,
 )
 
-__all__ = ["OpSpec", "register", "resolve"]
+__all__ = ["OpSpec", "register", "resolve", "torch_function"]

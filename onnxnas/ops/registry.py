@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from onnxnas.ops.spec import OpSpec
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxnas.errors import ModelError
+from onnxnas.ops.spec import BatchNorm, OpSpec, TorchFunction
 from onnxnas.types import Node
 
 _TABLE: dict[tuple[str, str], dict[int, OpSpec]] = {}
@@ -27,6 +33,20 @@ def resolve(node: Node) -> OpSpec | None:
         return None
     known = [since for since in versions if since <= node.version]
     return versions[max(known)] if known else None
+
+
+def torch_function(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> TorchFunction:
+    """The torch function of a node: of the tensors that it reads, in the order of `Node.reads`.
+
+    `constants` are those of them that are known and not trained, by position. Raises ModelError when there is none.
+    """
+    spec = resolve(node)
+    if spec is None or spec.torch is None:
+        raise ModelError(
+            f"node {node.name!r}: operator {node.op_type} (version {node.version}) has no torch function; "
+            "the model can be pruned and measured, but not trained"
+        )
+    return spec.torch(node, constants, mode)
 
 
 def registered() -> tuple[OpSpec, ...]:

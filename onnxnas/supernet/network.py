@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onnxnas import ops
-from onnxnas.errors import ConfigError, ModelError
+from onnxnas.errors import ConfigError
 from onnxnas.supernet import parameters
 from onnxnas.supernet.batchnorm import BatchNormMode, State, Statistics
 from onnxnas.supernet.fixed import PlannedGraph
@@ -189,13 +189,7 @@ class SuperNetwork(nn.Module):
         return program
 
     def _make(self, node: Node, constants: Mapping[int, NDArray[Any]]) -> Function:
-        spec = ops.resolve(node)
-        if spec is None or spec.torch is None:
-            raise ModelError(
-                f"node {node.name!r}: operator {node.op_type} (version {node.version}) has no torch function; "
-                "the model can be pruned and measured, but not trained"
-            )
-        return spec.torch(node, constants, self.mode)
+        return ops.torch_function(node, constants, self.mode)
 
     def train(self, mode: bool = True) -> SuperNetwork:
         """Training: BatchNormalization uses each batch's statistics. Evaluation: see `activate`."""

@@ -173,7 +173,7 @@ class Compiler:
             fixed: dict[int, NDArray[np.generic]] = {}
             ins: list[int] = []
             added = [i for n, i in replaced if n == node.name and i >= len(node.inputs)]
-            inputs = (*node.inputs, *[""] * (max(added) + 1 - len(node.inputs) if added else 0))
+            inputs = (*node.reads, *[""] * (max(added) + 1 - len(node.inputs) if added else 0))
             for index, raw in enumerate(inputs):
                 name = source(raw)
                 own = replaced.get((node.name, index))
@@ -275,7 +275,7 @@ class Compiler:
         for node in reversed(self.nodes):
             if any(name in needed for name in node.outputs if name):
                 live.append(node)
-                needed.update(source(name) for name in node.inputs if name)
+                needed.update(source(name) for name in node.reads if name)
         live.reverse()
         return live
 
