@@ -7,6 +7,7 @@ channel into a run of positions, splitting an embedding gives ids over (heads, h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -145,22 +146,34 @@ def _expand_flow(flow: Flow, node: Node) -> None:
 
 
 def _computed_but_kept(flow: Flow, target: str, rank: int) -> set[int]:
-    """Axes of the input at which a target that is computed at run time surely says 1, "as it is".
+    """Axes of the input at which a target that is computed at run time surely says 1, "as it is"."""
+    entries = _entries(flow, target)
+    return {i - len(entries) + rank for i, entry in enumerate(entries) if entry == 1}
 
-    Exporters write Concat(batch, 1, 1), and the canonical form Where(computed, target, 1).
+
+def _entries(flow: Flow, tensor: str) -> list[int | None]:
+    """The entries of an integer vector as far as they do not depend on the data; None for the others.
+
+    Exporters compute the target of an Expand as Concat(batch, 1, 1), or as Where(target == -1, 1, target).
     """
-    source = flow.producer(target)
-    ones: list[bool] = []
-    if source is not None and source.op_type == "Where":
-        computed, otherwise = flow.constant(source.inputs[0]), flow.constant(source.inputs[2])
-        if computed is not None and otherwise is not None and (otherwise == 1).all():
-            ones = [not c for c in computed.reshape(-1)]
-    elif source is not None and source.op_type == "Concat":
-        for part in source.inputs:
-            value = flow.constant(part)
-            unknown = [False] * (flow.shape(part) or (0,))[0]
-            ones += unknown if value is None else [int(v) == 1 for v in value]
-    return {i - len(ones) + rank for i, one in enumerate(ones) if one}
+    value = flow.constant(tensor)
+    if value is not None:
+        return [int(v) for v in value.reshape(-1)]
+    node = flow.producer(tensor)
+    shape = flow.shape(tensor)
+    unknown: list[int | None] = [None] * (0 if shape is None else math.prod(shape))
+    if node is None:
+        return unknown
+    inputs = [_entries(flow, name) for name in node.inputs]
+    if node.op_type == "Concat":
+        return [entry for entries in inputs for entry in entries]
+    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+        return inputs[0]
+    if node.op_type == "Where" and len({len(entries) for entries in inputs}) == 1:
+        return [(a if c else b) if c is not None else None for c, a, b in zip(*inputs, strict=True)]
+    if node.op_type == "Equal" and len(inputs[0]) == len(inputs[1]):
+        return [None if None in pair else int(pair[0] == pair[1]) for pair in zip(*inputs, strict=True)]
+    return unknown
 
 
 def _expand_edits(node: Node, kept: Kept) -> list[Edit]:

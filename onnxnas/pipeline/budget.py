@@ -1,9 +1,9 @@
 """How the time budget is shared among the stages.
 
     stage      share    what it buys
-    train      0.25     epochs of the super-network
-    search     0.15     evaluated candidates
-    finalise   0.60     epochs of fine-tuning, the long measurement
+    train      0.20     epochs of the super-network
+    search     0.12     evaluated candidates
+    finalise   0.68     epochs of fine-tuning, the long measurement
 
 A stage gets its share of what is left, so time saved or lost by one stage is shared by the later ones. What it
 buys is decided once, from the speed measured at the start of the stage, and recorded; see `RunDirectory.decide`.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.3
 LEAST = 0.5  # of its nominal share, for a stage whose predecessors took too long
-SHARES = {"prepare": 0.0, "train": 0.25, "search": 0.15, "finalise": 0.60}
+SHARES = {"prepare": 0.0, "train": 0.20, "search": 0.12, "finalise": 0.68}
 
 
 def allowance(line: Line, stage: str) -> float | None:

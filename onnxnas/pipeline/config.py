@@ -36,10 +36,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "finalise": {"finalists": 3, "epochs": 30},
     },
     "default": {
-        "time_budget": "60m",
+        "time_budget": "68m",
         "train": {"epochs": 60},
         "search": {"max_trials": 300, "population": 24, "val_limit": 2500},
-        "finalise": {"finalists": 4, "epochs": 20},
+        "finalise": {"finalists": 4, "epochs": 60},
     },
     "thorough": {
         "time_budget": "8h",

@@ -44,6 +44,10 @@ class CandidateEvaluator:
         wanted = {objectives.OBJECTIVES[name].name for name in line.config.objectives}
         self._latency = bool(wanted & objectives.MEASURED)
 
+    def quality(self, subnet: Subnet) -> float:
+        """On validation samples, statistics recalibrated."""
+        return self._judge.quality(subnet)
+
     def evaluate(self, subnet: Subnet, number: int) -> Trial:
         """One trial; a model that crashes, hangs or computes nonsense is a status."""
         began = time.perf_counter()

@@ -20,22 +20,26 @@ if TYPE_CHECKING:
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
 
 
-def floor(baseline: float, max_drop: float, recovery: float) -> float:
-    """The least quality, before fine-tuning, from which `max_drop` below the baseline may be reached after it."""
-    return baseline - max_drop - recovery * abs(baseline)
+def floor(before: Mapping[str, Any], max_drop: float, recovery: float) -> float:
+    """The least quality, before fine-tuning, from which `max_drop` below the original may be reached after it.
+
+    `before` is the plan of the search. What the maximal sub-network lost in the super-network counts for nobody: it
+    can be had back, by the original's weights.
+    """
+    whole = min(before["baseline_quality"], before["maximal_quality"])
+    return float(whole - max_drop - recovery * abs(whole))
 
 
 def choose(
     trials: Sequence[Trial],
     objectives: Sequence[Objective],
     count: int,
-    baseline: float,
-    max_drop: float,
-    recovery: float,
+    least: float,
 ) -> list[Trial]:
     """The candidates of a search that fine-tuning may bring within reach, spread along the second objective.
 
-    Their quality is at least the `floor`. The front comes first; while it has too
+    Not its ends: of these, one gains hardly anything, and one can hardly be saved. Their quality is at least `least`,
+    see `floor`. The front comes first; while it has too
     few such members, the front of what is left is taken too. When no candidate is good enough, the ones of highest
     quality are taken. Raises CheckFailed when no trial was successful.
     """
@@ -46,7 +50,6 @@ def choose(
     whole = next((trial for trial in able if trial.subnet == Subnet()), None)
     if whole is not None:
         others = [trial for trial in others if _gain(trial, whole, objectives[1]) >= LEAST_GAIN] or others
-    least = floor(baseline, max_drop, recovery)
     near = [trial for trial in others if trial.values["quality"] >= least]
     if not near:
         return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[
@@ -55,7 +58,7 @@ def choose(
     chosen: list[Trial] = []
     while near and len(chosen) < count:
         front = search.pareto(near, objectives)
-        chosen += search.spread(front, count - len(chosen), objectives[1])
+        chosen += search.spread(front, count - len(chosen), objectives[1], ends=False)
         taken = {trial.number for trial in front}
         near = [trial for trial in near if trial.number not in taken]
     return chosen

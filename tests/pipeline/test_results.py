@@ -84,33 +84,45 @@ def trial(number: int, quality: float, ms: float, status: str = "ok") -> Trial:
 
 def test_finalists_spread_over_what_fine_tuning_can_save() -> None:
     trials = [trial(i, 90.0 - 4 * i, 10.0 - i) for i in range(8)] + [trial(9, 0, 0, "crashed")]
-    chosen = finalists.choose(trials, WANTED, 3, baseline=91.0, max_drop=1.0, recovery=0.1)
-    # at least 91 - 1 - 9.1 = 80.9: qualities 90, 86, 82
+    chosen = finalists.choose(trials, WANTED, 3, least=80.9)
     assert sorted(t.number for t in chosen) == [0, 1, 2]
-    assert len(finalists.choose(trials, WANTED, 2, 91.0, 1.0, 1.0)) == 2
+    assert len(finalists.choose(trials, WANTED, 2, -1.0)) == 2
+
+
+def test_what_the_super_network_lost_as_a_whole_is_not_held_against_a_candidate() -> None:
+    before = {"baseline_quality": 99.0, "maximal_quality": 90.0}
+    assert finalists.floor(before, max_drop=1.0, recovery=0.1) == 90 - 1 - 9
+    before = {"baseline_quality": 90.0, "maximal_quality": 92.0}
+    assert finalists.floor(before, max_drop=1.0, recovery=0.1) == 90 - 1 - 9
+
+
+def test_finalists_are_not_the_ends_of_the_front() -> None:
+    trials = [trial(i, 91.0 - i, 11.0 - i) for i in range(1, 10)]
+    chosen = finalists.choose(trials, WANTED, 3, least=80.9)
+    assert sorted(t.number for t in chosen) == [2, 5, 8]
 
 
 def test_a_short_front_is_filled_from_the_next_one() -> None:
     trials = [trial(1, 90.0, 5.0), trial(2, 89.0, 6.0), trial(3, 88.0, 7.0), trial(4, 70.0, 8.0)]
-    chosen = finalists.choose(trials, WANTED, 3, baseline=91.0, max_drop=1.0, recovery=0.1)
+    chosen = finalists.choose(trials, WANTED, 3, least=80.9)
     assert [t.number for t in chosen] == [1, 2, 3]  # each of them is beaten by the one before
 
 
 def test_when_nothing_is_near_the_best_are_taken() -> None:
     trials = [trial(i, 50.0 - 4 * i, 10.0 - i) for i in range(8)]
-    chosen = finalists.choose(trials, WANTED, 2, baseline=91.0, max_drop=1.0, recovery=0.1)
+    chosen = finalists.choose(trials, WANTED, 2, least=80.9)
     assert sorted(t.number for t in chosen) == [0, 1]
 
 
 def test_the_original_is_no_finalist() -> None:
     original = Trial(0, Subnet(), "ok", {"quality": 91.0, "latency_ms": 11.0})
-    chosen = finalists.choose([original, trial(1, 88, 5)], WANTED, 4, 91.0, 1.0, 0.1)
+    chosen = finalists.choose([original, trial(1, 88, 5)], WANTED, 4, 80.9)
     assert [t.number for t in chosen] == [1]
 
 
 def test_a_search_without_success_says_so() -> None:
     with pytest.raises(CheckFailed, match="no candidate could be evaluated"):
-        finalists.choose([trial(1, 0, 0, "crashed")], WANTED, 4, 91.0, 1.0, 0.1)
+        finalists.choose([trial(1, 0, 0, "crashed")], WANTED, 4, 80.9)
 
 
 def test_result_rows_and_save(tmp_path: Path) -> None:

@@ -88,15 +88,8 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
 def _chosen(line: Line) -> list[Subnet]:
     config = line.config.finalise
     trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
-    before = line.run.plan("search") or {}
-    chosen = finalists.choose(
-        trials,
-        wanted(line),
-        config.finalists,
-        before["baseline_quality"],
-        line.config.max_drop,
-        config.recovery,
-    )
+    least = finalists.floor(line.run.plan("search") or {}, line.config.max_drop, config.recovery)
+    chosen = finalists.choose(trials, wanted(line), config.finalists, least)
     return [trial.subnet for trial in chosen]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnxnas.pipeline import budget, build, finalists
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
-from onnxnas.types import Objective, Trial
+from onnxnas.types import Objective, Subnet, Trial
 
 _PROBES = 2
 
@@ -42,7 +43,7 @@ def run(line: Line) -> None:
         trials = search.run(
             line.space,
             CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
-            _within_reach(line, plan["baseline_quality"]),
+            _within_reach(line, plan),
             config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
             search.sqlite_url(line.run / "study.db"),
             config.seed,
@@ -61,10 +62,10 @@ def wanted(line: Line) -> tuple[Objective, ...]:
     return objectives(line.config.objectives, line.metric.unit)
 
 
-def _within_reach(line: Line, baseline: float) -> tuple[Objective, ...]:
+def _within_reach(line: Line, plan: Mapping[str, Any]) -> tuple[Objective, ...]:
     """The objectives, quality limited to what can become a finalist: no trials for networks that nobody may use."""
     quality, *others = wanted(line)
-    least = finalists.floor(baseline, line.config.max_drop, line.config.finalise.recovery)
+    least = finalists.floor(plan, line.config.max_drop, line.config.finalise.recovery)
     return (dataclasses.replace(quality, limit=least), *others)
 
 
@@ -91,12 +92,12 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
         measuring, line.baseline, line.baseline, line.data, "val", line.metric, config.search.val_limit
     )
     reference = latency.baseline_p50.value
+    evaluator = CandidateEvaluator(line, measuring, reference, environment)
     trials = config.search.max_trials
     limit = config.search.max_seconds
     seconds = budget.allowance(line, "search")
     if seconds is not None:
         limit = min(budget.PATIENCE * seconds, limit or math.inf)
-        evaluator = CandidateEvaluator(line, measuring, reference, environment)
         rng = np.random.default_rng([config.seed, 3])
         began = time.perf_counter()
         for number in range(_PROBES):
@@ -110,6 +111,7 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
         "reference_ms": reference,
         "noise_floor": latency.noise_floor,
         "baseline_quality": quality,
+        "maximal_quality": evaluator.quality(Subnet()),
     }
 
 
