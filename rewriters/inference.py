@@ -18,7 +18,11 @@ from onnx import TypeProto, numpy_helper
 from rewriters.skeleton import captures
 from rewriters.symbols import Dim, Element, is_known
 
-LIKE_INPUT = ("GroupNormalization",)  # onnx defines it by a function and infers nothing
+LIKE_INPUT = {
+    *(("", op) for op in ("GroupNormalization", "MeanVarianceNormalization")),  # defined by functions
+    *(("com.microsoft", op) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")),
+}
+"""(domain, operator) of which onnx infers nothing, and the output has the type of the first input."""
 _LARGEST_DATA = 4096  # elements of a constant that inference is shown (targets, axes, sizes)
 
 
@@ -94,6 +98,9 @@ class Types:
         `values`: constants by name, of which the small ones are shown to the operator's inference.
         """
         domain = "" if node.domain == "ai.onnx" else node.domain
+        if (domain, node.op_type) in LIKE_INPUT:
+            first = self._known.get(node.input[0])
+            return {} if first is None else {node.output[0]: first}
         version = self._versions.get(domain)
         if version is None or not onnx.defs.has(node.op_type, version, domain):
             return {}
@@ -101,8 +108,6 @@ class Types:
         types = {n: self._known[n] for n in names if n in self._known}
         if any(n not in types for n in node.input if n):
             return {}
-        if node.op_type in LIKE_INPUT and not domain:
-            return {node.output[0]: types[node.input[0]]}
         data = {}
         for name in node.input:
             value = values.get(name)

@@ -21,7 +21,7 @@ from onnxnas.types import Block, BlockKind, Frozen, Node
 
 ACTIVATIONS = {
     "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish",
-    "Tanh", "Mish", "Softplus", "Swish",
+    "Tanh", "Mish", "Softplus", "Swish", "ThresholdedRelu", "FastGelu", "QuickGelu",
 }  # fmt: skip
 NORMALISATIONS = {
     "BatchNormalization", "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",

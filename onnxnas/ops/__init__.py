@@ -8,16 +8,20 @@ from onnxnas.ops import (  # isort: skip
     concat_split as concat_split,
     control as control,
     conv as conv,
+    detection as detection,
     elementwise as elementwise,
     gather_slice_pad as gather_slice_pad,
     indexing as indexing,
     linear as linear,
+    microsoft as microsoft,
     normalization as normalization,
     pooling as pooling,
+    quantization as quantization,
     recurrent as recurrent,
     reduction as reduction,
     reshape_transpose as reshape_transpose,
     resize as resize,
+    sampling as sampling,
 )
 
 __all__ = ["OpSpec", "register", "resolve", "torch_function"]

@@ -35,15 +35,15 @@ def first_input_flow(flow: Flow, node: Node) -> None:
     flow.set(node.outputs[0], flow.layout(node.inputs[0]))
 
 
-def _unary(name: str, make: Callable[[Node], Callable[[Tensor], Tensor]]) -> OpSpec:
+def _unary(name: str, make: Callable[[Node], Callable[[Tensor], Tensor]], since: int = 1) -> OpSpec:
     def torch_function(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
         function = make(node)
         return lambda inputs: function(inputs[0])
 
-    return OpSpec(name, first_input_flow, torch_function)
+    return OpSpec(name, first_input_flow, torch_function, since=since)
 
 
-def _plain(name: str, path: str) -> OpSpec:
+def _plain(name: str, path: str, since: int = 1) -> OpSpec:
     """A unary operator that is one torch function without settings."""
 
     def make(node: Node) -> Callable[[Tensor], Tensor]:
@@ -54,10 +54,12 @@ def _plain(name: str, path: str) -> OpSpec:
             owner = getattr(owner, part)
         return owner
 
-    return _unary(name, make)
+    return _unary(name, make, since)
 
 
-def _activation(name: str, function: Callable[..., Any], **settings: tuple[str, float | str]) -> OpSpec:
+def _activation(
+    name: str, function: Callable[..., Any], since: int = 1, **settings: tuple[str, float | str]
+) -> OpSpec:
     """A unary operator with attributes: torch keyword -> (ONNX attribute, default)."""
 
     def make(node: Node) -> Callable[[Tensor], Tensor]:
@@ -66,7 +68,7 @@ def _activation(name: str, function: Callable[..., Any], **settings: tuple[str, 
         }
         return lambda x: function(x, **keywords)
 
-    return _unary(name, make)
+    return _unary(name, make, since)
 
 
 def _functional(name: str) -> Callable[..., Any]:
@@ -94,6 +96,25 @@ def _gelu(x: Tensor, approximate: str | bytes) -> Any:
     return torch.nn.functional.gelu(x, approximate=str(approximate))
 
 
+def _thresholded_relu(x: Tensor, alpha: float) -> Any:
+    import torch
+
+    return torch.nn.functional.threshold(x, alpha, 0.0)
+
+
+def _shrink(x: Tensor, bias: float, lambd: float) -> Any:
+    import torch
+
+    inner = torch.where(x > lambd, x - bias, torch.zeros_like(x))
+    return torch.where(x < -lambd, x + bias, inner).to(x.dtype)
+
+
+def _is_inf(x: Tensor, negative: int, positive: int) -> Any:
+    import torch
+
+    return (torch.isneginf(x) & bool(negative)) | (torch.isposinf(x) & bool(positive))
+
+
 def _clip_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     low, high = node.attributes.get("min"), node.attributes.get("max")
 
@@ -113,20 +134,20 @@ def _clip_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunct
     return clip
 
 
-_TORCH_TYPES = {
-    1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64",
-    9: "bool", 10: "float16", 11: "float64", 16: "bfloat16",
+TORCH_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip  # onnx.TensorProto.DataType
 
 
 def _cast(node: Node) -> Callable[[Tensor], Tensor]:
     import torch
 
-    kind = getattr(torch, _TORCH_TYPES[int(node.attributes["to"])])
+    kind = getattr(torch, TORCH_TYPES[int(node.attributes["to"])])
     return lambda x: x.to(kind)
 
 
-def _binary(name: str, make: Callable[[Node], Callable[..., Any]]) -> OpSpec:
+def _binary(name: str, make: Callable[[Node], Callable[..., Any]], since: int = 1) -> OpSpec:
     def torch_function(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
         import torch
 
@@ -138,7 +159,7 @@ def _binary(name: str, make: Callable[[Node], Callable[..., Any]]) -> OpSpec:
 
         return call
 
-    return OpSpec(name, elementwise_flow, torch_function)
+    return OpSpec(name, elementwise_flow, torch_function, since=since)
 
 
 def _named(path: str) -> Callable[[Node], Callable[..., Any]]:
@@ -205,6 +226,37 @@ def _power(node: Node) -> Callable[..., Any]:
     return power
 
 
+def _shift(node: Node) -> Callable[..., Any]:
+    """Bits that leave at one end are lost; a signed number keeps its sign when shifted right."""
+    import torch
+
+    left = str(node.attributes["direction"]) == "LEFT"
+
+    def shift(x: Tensor, by: Tensor) -> Tensor:
+        wide, by = _signed(x), _signed(by)
+        if left:
+            return torch.bitwise_left_shift(wide, by).to(x.dtype)
+        y = torch.bitwise_right_shift(wide, by)
+        if x.dtype == torch.uint64:  # as int64 its highest bit is a sign, copies of which came in
+            y = y & (torch.bitwise_left_shift(torch.ones_like(by), (64 - by).clamp(min=0)) - 1)
+        return y.to(x.dtype)
+
+    return shift
+
+
+def _bitwise_not(node: Node) -> Callable[[Tensor], Tensor]:
+    import torch
+
+    return lambda x: torch.bitwise_not(_signed(x)).to(x.dtype)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """The same bits as int64 where torch does not calculate with the unsigned type."""
+    import torch
+
+    return x.to(torch.int64) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
+
+
 PLAIN = {
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Erf": "erf", "Exp": "exp", "Log": "log",
     "Sqrt": "sqrt", "Abs": "abs", "Neg": "neg", "Reciprocal": "reciprocal", "Floor": "floor",
@@ -214,6 +266,11 @@ PLAIN = {
     "HardSwish": "nn.functional.hardswish",
 }  # fmt: skip
 
+# named alike in torch; the opset that brought them
+TRIGONOMETRIC = {
+    "Acos": 7, "Asin": 7, "Tan": 7, "Acosh": 9, "Asinh": 9, "Atanh": 9, "Cosh": 9, "Sinh": 9,
+}  # fmt: skip
+
 BINARY = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
     "Equal": "eq", "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Where": "where",
@@ -221,7 +278,11 @@ BINARY = {
 
 register(
     *(_plain(name, path) for name, path in PLAIN.items()),
+    *(_plain(name, name.lower(), since) for name, since in TRIGONOMETRIC.items()),
     *(_binary(name, _named(path)) for name, path in BINARY.items()),
+    *(_binary(f"Bitwise{kind}", _named(f"bitwise_{kind.lower()}"), 18) for kind in ("And", "Or", "Xor")),
+    _unary("BitwiseNot", _bitwise_not, 18),
+    _binary("BitShift", _shift, 11),
     _binary("Div", _division),
     _binary("Mod", _modulo),
     _binary("Pow", _power),
@@ -235,6 +296,9 @@ register(
     _activation("Celu", _functional("celu"), alpha=("alpha", 1.0)),
     _activation("Selu", _functional("selu")),
     _activation("HardSigmoid", _hard_sigmoid, alpha=("alpha", 0.2), beta=("beta", 0.5)),
+    _activation("ThresholdedRelu", _thresholded_relu, 10, alpha=("alpha", 1.0)),
+    _activation("Shrink", _shrink, 9, bias=("bias", 0.0), lambd=("lambd", 0.5)),
+    _activation("IsInf", _is_inf, 10, negative=("detect_negative", 1), positive=("detect_positive", 1)),
     _activation("Swish", _swish, alpha=("alpha", 1.0)),
     _activation("Gelu", _gelu, approximate=("approximate", "none")),
     _unary("Cast", _cast),

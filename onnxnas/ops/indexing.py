@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.ops.elementwise import constant_scalar
+from onnxnas.ops.elementwise import TORCH_TYPES
 from onnxnas.ops.registry import register
-from onnxnas.ops.spec import BatchNorm, OpSpec, TorchFunction, opaque
+from onnxnas.ops.spec import BatchNorm, Flow, OpSpec, TorchFunction, opaque
 from onnxnas.types import Node
 
 if TYPE_CHECKING:
@@ -45,9 +46,35 @@ def _gather_nd(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     return x[(*lead, *(_wrapped(index[..., k], x.shape[batch + k]) for k in range(index.shape[-1])))]
 
 
-def _scatter_nd(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+_REDUCTIONS = {"add": "sum", "mul": "prod", "min": "amin", "max": "amax"}
+
+
+def _scattered(node: Node, x: Tensor, axis: int, index: Tensor, updates: Tensor) -> Tensor:
+    """`updates` put at `index` along `axis`, or combined with what is there."""
+    how = str(node.attributes.get("reduction", "none"))
+    if how == "none":
+        return x.scatter(axis, index, updates)
+    return x.scatter_reduce(axis, index, updates, _REDUCTIONS[how])
+
+
+def _scatter_elements(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     x, index, updates = inputs
-    return x.index_put(tuple(_wrapped(index[..., k], x.shape[k]) for k in range(index.shape[-1])), updates)
+    axis = int(node.attributes.get("axis", 0))
+    return _scattered(node, x, axis, _wrapped(index, x.shape[axis]), updates)
+
+
+def _scatter_nd(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    """Row by row, the leading axes that the index covers taken as one."""
+    import torch
+
+    x, index, updates = inputs
+    covered = index.shape[-1]
+    row = torch.zeros_like(index[..., 0], dtype=torch.int64)
+    for k in range(covered):
+        row = row * x.shape[k] + _wrapped(index[..., k], x.shape[k])
+    flat = x.reshape(math.prod(x.shape[:covered]), -1)
+    row = row.reshape(-1, 1).expand(-1, flat.shape[1])
+    return _scattered(node, flat, 0, row, updates.reshape(row.shape)).reshape(x.shape)
 
 
 def _cumsum(node: Node, inputs: Sequence[Tensor]) -> Tensor:
@@ -87,9 +114,57 @@ def _trilu(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _top_k(node: Node, inputs: Sequence[Tensor]) -> Any:
-    x, k = inputs[0], int(constant_scalar(inputs[1].numpy(), 1))
+    x = inputs[0]
+    k = int(inputs[1]) if len(inputs) > 1 else int(node.attributes["k"])  # an attribute before opset 10
     values, index = x.topk(k, int(node.attributes.get("axis", -1)), bool(node.attributes.get("largest", 1)))
     return values, index
+
+
+def _non_zero(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0].nonzero().t()
+
+
+def _compress(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    x, condition = inputs
+    axis = node.attributes.get("axis")
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    return x.index_select(int(axis), condition.nonzero().reshape(-1))
+
+
+def _eye_like(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    x, kind = inputs[0], node.attributes.get("dtype", 0)
+    y = torch.zeros(
+        x.shape, dtype=getattr(torch, TORCH_TYPES[int(kind)]) if kind else x.dtype, device=x.device
+    )
+    y.diagonal(int(node.attributes.get("k", 0))).fill_(1)
+    return y
+
+
+def _reverse_axes(node: Node) -> tuple[int, int]:
+    """(time, batch)."""
+    return int(node.attributes.get("time_axis", 0)), int(node.attributes.get("batch_axis", 1))
+
+
+def _reverse_flow(flow: Flow, node: Node) -> None:
+    """Samples are turned round one by one: what lies on other axes than time and batch passes."""
+    x, lengths = node.inputs
+    flow.freeze(lengths, node, "it says how much is reversed")
+    flow.set(node.outputs[0], flow.static(flow.layout(x), _reverse_axes(node), node, "reversed along it"))
+
+
+def _reverse_sequence(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    time, batch = _reverse_axes(node)
+    x = inputs[0].movedim((time, batch), (0, 1))
+    step = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+    lengths = inputs[1].long().unsqueeze(0)
+    source = torch.where(step < lengths, lengths - 1 - step, step)
+    sample = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
+    return x[source, sample].movedim((0, 1), (time, batch))
 
 
 def _einsum(node: Node, inputs: Sequence[Tensor]) -> Tensor:
@@ -121,4 +196,12 @@ _FUNCTIONS: dict[str, Plain] = {
     "TopK": _top_k, "Einsum": _einsum,
 }  # fmt: skip
 
-register(*(OpSpec(name, opaque, _factory(function)) for name, function in _FUNCTIONS.items()))
+register(
+    *(OpSpec(name, opaque, _factory(function)) for name, function in _FUNCTIONS.items()),
+    OpSpec("Scatter", opaque, _factory(_scatter_elements), since=9),  # its name until opset 11
+    OpSpec("ScatterElements", opaque, _factory(_scatter_elements), since=11),
+    OpSpec("NonZero", opaque, _factory(_non_zero), since=9),
+    OpSpec("Compress", opaque, _factory(_compress), since=9),
+    OpSpec("EyeLike", opaque, _factory(_eye_like), since=9),
+    OpSpec("ReverseSequence", _reverse_flow, _factory(_reverse_sequence), since=10),
+)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,16 +91,39 @@ def _trailing_flow(flow: Flow, node: Node) -> None:
         flow.set(extra, [f for f in layout if all(a < first for a in f.axes)])
 
 
-def _softmax_flow(flow: Flow, node: Node) -> None:
-    x = node.inputs[0]
-    shape = flow.shape(x)
-    if shape is None:
-        flow.freeze_all(node, "its shape is unknown")
-        return
-    first = int(node.attributes.get("axis", 1 if node.version < 13 else -1)) % len(shape)
-    over = range(first, len(shape)) if node.version < 13 else (first,)
-    mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a in over]
-    flow.set(node.outputs[0], flow.static(flow.layout(x), mixed, node, "normalised over"))
+def _over_flow(axes: Callable[[Node, int], Sequence[int]]) -> Callable[[Flow, Node], None]:
+    """Statistics over `axes(node, rank)`, of what is kept along them; there is nothing to bind."""
+
+    def pass_on(flow: Flow, node: Node) -> None:
+        x = node.inputs[0]
+        shape = flow.shape(x)
+        if shape is None:
+            flow.freeze_all(node, "its shape is unknown")
+            return
+        over = [a % len(shape) for a in axes(node, len(shape))]
+        mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a in over]
+        flow.set(node.outputs[0], flow.static(flow.layout(x), mixed, node, "normalised over"))
+
+    return pass_on
+
+
+def _softmax_axes(node: Node, rank: int) -> Sequence[int]:
+    """One axis; before opset 13 everything from it on, as one row."""
+    first = int(node.attributes.get("axis", 1 if node.version < 13 else -1)) % rank
+    return range(first, rank) if node.version < 13 else (first,)
+
+
+def _mean_variance_axes(node: Node, rank: int) -> tuple[int, ...]:
+    return tuple(int(a) for a in node.attributes.get("axes", (0, 2, 3)))
+
+
+def _neighbours_flow(flow: Flow, node: Node) -> None:
+    """Each channel is divided by a norm of those beside it: they pass, in the order in which they are."""
+    layout = _one_axis(flow, node, node.inputs[0], 1)
+    factor = at(layout, 1)
+    if factor is not None:
+        flow.labels.keep_order(factor.ids)
+    flow.set(node.outputs[0], layout)
 
 
 def _batch_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
@@ -162,10 +186,22 @@ def _rms_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchF
     return normalise
 
 
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """One at the first of the largest values along `axis`, zero elsewhere."""
+    import torch
+
+    return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)
+
+
 def _softmax_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     from torch.nn import functional as F
 
-    function = F.log_softmax if node.op_type == "LogSoftmax" else F.softmax
+    functions: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "Softmax": F.softmax,
+        "LogSoftmax": F.log_softmax,
+        "Hardmax": _hardmax,
+    }
+    function = functions[node.op_type]
     old = node.version < 13
     axis = int(node.attributes.get("axis", 1 if old else -1))
 
@@ -179,12 +215,68 @@ def _softmax_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFu
     return normalise
 
 
+def _mean_variance_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    import torch
+
+    def normalise(inputs: Sequence[Any]) -> Tensor:
+        x = inputs[0]
+        over = _mean_variance_axes(node, x.ndim)
+        centred = x - x.mean(over, keepdim=True)
+        norm = torch.linalg.vector_norm(centred, 2, over, keepdim=True)  # of zeros it has a gradient
+        return centred / (norm / math.sqrt(x.numel() / norm.numel()) + 1e-9)
+
+    return normalise
+
+
+def _lp_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    import torch
+
+    p, axis = float(node.attributes.get("p", 2)), int(node.attributes.get("axis", -1))
+
+    def normalise(inputs: Sequence[Any]) -> Tensor:
+        x = inputs[0]
+        norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
+        return x / torch.where(norm == 0, torch.ones_like(norm), norm)
+
+    return normalise
+
+
+def _local_response_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    """x / (bias + alpha / size * sum of squares of `size` channels around)^beta; less at the ends.
+
+    Not torch's function: with an even size it takes the longer side before, ONNX after.
+    """
+    from torch.nn import functional as F
+
+    size = int(node.attributes["size"])
+    alpha, beta, bias = (
+        float(node.attributes.get(name, default))
+        for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    before = (size - 1) // 2
+
+    def normalise(inputs: Sequence[Any]) -> Tensor:
+        x = inputs[0]
+        squares = F.pad(x.square().reshape(len(x), 1, x.shape[1], -1), (0, 0, before, size - 1 - before))
+        mean = F.avg_pool2d(squares, (size, 1), 1).reshape(x.shape)
+        return x / (bias + alpha * mean) ** beta
+
+    return normalise
+
+
 register(
     OpSpec("BatchNormalization", _channel_flow, _batch_norm_torch),
     OpSpec("InstanceNormalization", _channel_flow, _instance_norm_torch),
     OpSpec("GroupNormalization", _group_norm_flow, _group_norm_torch, _group_norm_edits, since=21),
     OpSpec("LayerNormalization", _trailing_flow, _layer_norm_torch),
     OpSpec("RMSNormalization", _trailing_flow, _rms_norm_torch),
-    OpSpec("Softmax", _softmax_flow, _softmax_torch),
-    OpSpec("LogSoftmax", _softmax_flow, _softmax_torch),
+    *(
+        OpSpec(name, _over_flow(_softmax_axes), _softmax_torch)
+        for name in ("Softmax", "LogSoftmax", "Hardmax")
+    ),
+    OpSpec("MeanVarianceNormalization", _over_flow(_mean_variance_axes), _mean_variance_torch, since=9),
+    OpSpec(
+        "LpNormalization", _over_flow(lambda node, _: (int(node.attributes.get("axis", -1)),)), _lp_norm_torch
+    ),
+    OpSpec("LRN", _neighbours_flow, _local_response_torch),
 )

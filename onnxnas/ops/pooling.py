@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -70,6 +71,55 @@ def _pool_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunct
     return run
 
 
+def _windows(size: int, before: int, after: int, reach: int, stride: int, ceil: bool) -> int:
+    """How many windows there are along an axis; with `ceil` the last may reach over the end, not begin there."""
+    room = before + size + after - reach
+    if not ceil:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= before + size else count
+
+
+def _norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    """LpPool. torch's own divides and multiplies by the window's size, and knows no dilation."""
+    import torch
+    from torch.nn import functional as F
+
+    p, kernel = float(node.attributes.get("p", 2)), tuple(node.attributes["kernel_shape"])
+    strides = tuple(node.attributes.get("strides", (1,) * len(kernel)))
+    dilations = tuple(node.attributes.get("dilations", (1,) * len(kernel)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    ceil = bool(node.attributes.get("ceil_mode", 0))
+
+    def run(inputs: Sequence[Any]) -> Tensor:
+        x = inputs[0]
+        pads = resolved_pads(node, x.shape[2:], kernel)
+        sides: list[int] = []
+        spans: list[int] = []  # from the start of the first window to that of the last
+        for size, (before, after), r, s in zip(x.shape[2:], pads, reach, strides, strict=True):
+            span = (_windows(size, before, after, r, s, ceil) - 1) * s + 1
+            sides = [before, max(after, span + r - 1 - before - size), *sides]
+            spans.append(span)
+        x = F.pad(x, sides)
+        parts = []
+        for place in product(*(range(k) for k in kernel)):
+            starts = [i * d for i, d in zip(place, dilations, strict=True)]
+            windows = [slice(a, a + n, s) for a, n, s in zip(starts, spans, strides, strict=True)]
+            parts.append(x[(slice(None), slice(None), *windows)])
+        return torch.linalg.vector_norm(torch.stack(parts), p, 0)
+
+    return run
+
+
+def _global_norm_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
+    import torch
+
+    p = float(node.attributes.get("p", 2))
+    return lambda inputs: torch.linalg.vector_norm(
+        inputs[0], p, tuple(range(2, inputs[0].ndim)), keepdim=True
+    )
+
+
 def _global_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     maximum = node.op_type == "GlobalMaxPool"
 
@@ -83,5 +133,7 @@ def _global_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFun
 
 register(
     *(OpSpec(name, _flow, _pool_torch) for name in ("MaxPool", "AveragePool")),
+    OpSpec("LpPool", _flow, _norm_torch, since=2),
+    OpSpec("GlobalLpPool", _global_flow, _global_norm_torch, since=2),
     *(OpSpec(name, _global_flow, _global_torch) for name in ("GlobalAveragePool", "GlobalMaxPool")),
 )

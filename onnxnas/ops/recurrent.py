@@ -1,12 +1,13 @@
-"""LSTM and GRU. Their weights stay as they are; what feeds them and reads them does too."""
+"""RNN, LSTM and GRU. Their weights stay as they are; what feeds them and reads them does too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from onnxnas.errors import ModelError
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, OpSpec, TorchFunction, opaque
 from onnxnas.types import Node
@@ -15,42 +16,84 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # ONNX orders the gates i, o, f, c (LSTM) and z, r, h (GRU)
-_GATES = {"LSTM": 4, "GRU": 3}
+_GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+_FUNCTIONS = {"RNN": ("Tanh",), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}
+
+# x (B x gates*H, multiplied by the weight, with its bias), h, c (B x H), weight, bias -> new h, c
+Cell = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 
 
-def _cell(kind: str, x: Tensor, h: Tensor, c: Tensor, w: Tensor, r: Tensor, b: Tensor, before: bool) -> Any:
-    """One step. x: B x 4H or B x 3H, already multiplied by w and with its bias; h, c: B x H."""
+def _lstm(x: Tensor, h: Tensor, c: Tensor, r: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
-    if kind == "LSTM":
-        i, o, f, g = (x + h @ r.t() + b).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
-    size = h.shape[-1]
-    zr = x[..., : 2 * size] + h @ r[: 2 * size].t() + b[: 2 * size]
-    z, reset = torch.sigmoid(zr).chunk(2, -1)
-    if before:
-        n = torch.tanh(x[..., 2 * size :] + reset * (h @ r[2 * size :].t() + b[2 * size :]))
-    else:
-        n = torch.tanh(x[..., 2 * size :] + (reset * h) @ r[2 * size :].t() + b[2 * size :])
-    return (1 - z) * n + z * h, c
+    i, o, f, g = (x + h @ r.t() + b).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _gru(before: bool) -> Cell:
+    """`before`: the reset gate is applied to what the recurrent weight has made of h, not to h."""
+    import torch
+
+    def step(x: Tensor, h: Tensor, c: Tensor, r: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        size = h.shape[-1]
+        zr = x[..., : 2 * size] + h @ r[: 2 * size].t() + b[: 2 * size]
+        z, reset = torch.sigmoid(zr).chunk(2, -1)
+        if before:
+            n = torch.tanh(x[..., 2 * size :] + reset * (h @ r[2 * size :].t() + b[2 * size :]))
+        else:
+            n = torch.tanh(x[..., 2 * size :] + (reset * h) @ r[2 * size :].t() + b[2 * size :])
+        return (1 - z) * n + z * h, c
+
+    return step
+
+
+def _rnn(activation: Callable[[Tensor], Tensor]) -> Cell:
+    return lambda x, h, c, r, b: (activation(x + h @ r.t() + b), c)
+
+
+def _cells(node: Node, directions: int) -> list[Cell]:
+    """The step of each direction. Raises ModelError for settings that no step here has."""
+    import torch
+
+    kind = node.op_type
+    usual = _FUNCTIONS[kind] * directions
+    given = tuple(str(a) for a in node.attributes.get("activations", usual)) or usual
+    unknown = [name for name in ("clip", "input_forget") if node.attributes.get(name, 0)]
+    if len(node.inputs) > 7 and node.inputs[7]:
+        unknown.append("peepholes")
+    if kind == "RNN":
+        functions = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
+        unknown += [a for a in given if a.lower() not in functions]
+    elif [a.lower() for a in given] != [a.lower() for a in usual]:
+        unknown.append(f"activations {', '.join(given)}")
+    if unknown:
+        raise ModelError(
+            f"node {node.name!r}: {kind} with {', '.join(unknown)} has no torch function; "
+            "the model can be pruned and measured, but not trained"
+        )
+    if kind == "RNN":
+        return [_rnn(functions[a.lower()]) for a in given]
+    cell = _lstm if kind == "LSTM" else _gru(bool(node.attributes.get("linear_before_reset", 0)))
+    return [cell] * directions
 
 
 def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> TorchFunction:
     import torch
 
-    kind, gates = node.op_type, _GATES[node.op_type]
+    gates = _GATES[node.op_type]
     direction = str(node.attributes.get("direction", "forward"))
-    before = bool(node.attributes.get("linear_before_reset", 0))
     batch_first = bool(node.attributes.get("layout", 0))
+    cells = _cells(node, 2 if direction == "bidirectional" else 1)
 
     def run(inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         given = [*inputs, *[None] * (8 - len(inputs))]
-        x, w, r, b, _, h0, c0 = given[:7]
+        x, w, r, b, lengths, h0, c0 = given[:7]
         x = x.transpose(0, 1) if batch_first else x
         steps, batch, size = x.shape[0], x.shape[1], r.shape[-1]
+        alive = _alive(lengths, x)
         outputs, last_h, last_c = [], [], []
-        for d in range(w.shape[0]):
+        for d, cell in enumerate(cells):
             wb, rb = (
                 (b[d, : gates * size], b[d, gates * size :])
                 if b is not None
@@ -62,8 +105,13 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
             backward = direction == "reverse" or d == 1
             row: list[Tensor] = [h] * steps
             for t in reversed(range(steps)) if backward else range(steps):
-                h, c = _cell(kind, projected[t], h, c, w[d], r[d], rb, before)
-                row[t] = h
+                new_h, new_c = cell(projected[t], h, c, r[d], rb)
+                if alive is None:
+                    row[t] = h = new_h
+                    c = new_c
+                else:
+                    row[t] = torch.where(alive[t], new_h, torch.zeros_like(new_h))
+                    h, c = torch.where(alive[t], new_h, h), torch.where(alive[t], new_c, c)
             outputs.append(torch.stack(row))
             last_h.append(h)
             last_c.append(c)
@@ -75,6 +123,15 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
         return (y, *finals[: max(len(node.outputs) - 1, 0)])
 
     return run
+
+
+def _alive(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """True while a sequence lasts, steps x batch x 1; behind its end the state stays and the output is 0."""
+    import torch
+
+    if lengths is None:
+        return None
+    return (torch.arange(x.shape[0], device=x.device)[:, None] < lengths[None]).unsqueeze(-1)
 
 
 register(*(OpSpec(name, opaque, _torch) for name in _GATES))

@@ -57,7 +57,7 @@ _FUNCTIONS: dict[str, Callable[[Any, tuple[int, ...], bool], Any]] = {
     "ReduceMax": lambda x, over, keep: x.amax(over, keepdim=keep),
     "ReduceMin": lambda x, over, keep: x.amin(over, keepdim=keep),
     "ReduceL1": lambda x, over, keep: x.abs().sum(over, keepdim=keep),
-    "ReduceL2": lambda x, over, keep: x.square().sum(over, keepdim=keep).sqrt(),
+    "ReduceL2": lambda x, over, keep: x.norm(2, over, keep),  # of zeros it has a gradient
     "ReduceSumSquare": lambda x, over, keep: x.square().sum(over, keepdim=keep),
     "ReduceLogSumExp": lambda x, over, keep: x.logsumexp(over, keepdim=keep),
     "ArgMax": lambda x, over, keep: x.argmax(over[0], keepdim=keep),

@@ -29,6 +29,8 @@ WEIGHT_INPUTS: Mapping[str, frozenset[int]] = {
     "InstanceNormalization": frozenset({1, 2}),
     "GroupNormalization": frozenset({1, 2}),
     "PRelu": frozenset({1}),
+    "BiasGelu": frozenset({1}),
+    "FastGelu": frozenset({1}),
     "Gather": frozenset({0}),
     "Add": _ANY,
     "Sub": _ANY,

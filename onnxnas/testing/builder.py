@@ -180,7 +180,9 @@ class Builder:
             ],
             self._weights,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        others = sorted({node.domain for node in self._nodes} - {""})
+        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in others)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         model.producer_name = "onnxnas.testing"
         checker.check_model(model)
         return model

@@ -2,8 +2,8 @@
 
 After every node, positions that the sub-network does not have are set to zero; a skipped block's
 readers read its entry; the rim of a shrunken kernel is zero. Where an operator reduces over elastic
-positions (LayerNormalization, reductions) zeros would count, so the kept positions are gathered in
-front of it and put back behind it. Softmax over an elastic axis is not described.
+positions (LayerNormalization, reductions) or looks at neighbours (LRN) zeros would count, so the kept
+positions are gathered in front of it and put back behind it. Softmax over an elastic axis is not described.
 """
 
 from __future__ import annotations
@@ -122,6 +122,9 @@ class _Masker:
                 axes = self.graph.initializers[node.inputs[1]].tolist()
             over = {int(a) % rank for a in axes} if axes is not None and rank else set(range(rank))
             masks = {a: m for a, m in masks.items() if a in over}
+        elif node.op_type == "LRN":
+            masks = {a: m for a, m in masks.items() if a == 1}
+            back = dict(masks)
         elif node.op_type in NORMALISED:
             first = int(node.attributes.get("axis", -1)) % rank if rank else 0
             masks = {a: m for a, m in masks.items() if a >= first}

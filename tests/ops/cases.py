@@ -1,10 +1,18 @@
-"""A network around every operator of the table, for the conformance kit."""
+"""A network around every operator of the table, for the conformance kit; the rarer ones in files of their own."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from onnxnas.testing.operators import OperatorCase
+from tests.ops import (
+    cases_detection,
+    cases_elementwise,
+    cases_indexing,
+    cases_normalization,
+    cases_quantization,
+    cases_recurrent,
+)
 from tests.ops.networks import (
     arg,
     attention,
@@ -40,7 +48,6 @@ from tests.ops.networks import (
     power,
     prelu,
     ranges,
-    recurrent,
     reduce,
     reduced_channels,
     resize,
@@ -261,7 +268,10 @@ CASES: list[OperatorCase] = [
     plain("Range", ranges, 1),
     OperatorCase("Shape Size", tokens(size), zeros=False),
     plain("Einsum", einsum),
-    *(recurrent("LSTM", 4, d) for d in ("forward", "reverse", "bidirectional")),
-    recurrent("GRU", 3, "forward", 1),
-    recurrent("GRU", 3, "bidirectional", 0),
+    *cases_detection.CASES,
+    *cases_elementwise.CASES,
+    *cases_indexing.CASES,
+    *cases_normalization.CASES,
+    *cases_quantization.CASES,
+    *cases_recurrent.CASES,
 ]

@@ -16,7 +16,10 @@ Middle = Callable[[Builder, str], str]
 
 
 def image(middle: Middle, *, opset: int = 17, channels: int = 8) -> Callable[[], onnx.ModelProto]:
-    """3 x 8 x 8 -> convolution -> `middle` -> convolution -> pooled, 10 features."""
+    """3 x 8 x 8 -> convolution -> `middle` -> convolution -> pooled, 10 features.
+
+    The second convolution's outputs are a width group of their own: `middle` passes channels if there are two.
+    """
 
     def make() -> onnx.ModelProto:
         b = Builder(0, opset=opset)
@@ -43,7 +46,7 @@ def unary(op: str, opset: int = 17, positive: bool = False, **attributes: Any) -
         x = b.add("Abs", x) if positive else x
         return b.add(op, b.add("Add", x, b.weight("one", np.float32(1.5))) if positive else x, **attributes)
 
-    return OperatorCase(op, image(middle, opset=opset))
+    return OperatorCase(op, image(middle, opset=opset), groups=2)
 
 
 def binary(op: str, name: str = "", positive: bool = False) -> OperatorCase:
@@ -289,8 +292,10 @@ def pad_mode(mode: str) -> Middle:
     )
 
 
-def pool(op: str, shape: Sequence[int], **attributes: Any) -> OperatorCase:
-    return OperatorCase(op, image(lambda b, x: b.add(op, x, shape=shape, **attributes)))
+def pool(op: str, shape: Sequence[int], opset: int = 17, **attributes: Any) -> OperatorCase:
+    return OperatorCase(
+        op, image(lambda b, x: b.add(op, x, shape=shape, **attributes), opset=opset), groups=2
+    )
 
 
 def resize(mode: str, place: str, sizes: bool, **attributes: Any) -> OperatorCase:
@@ -321,21 +326,6 @@ def depth(op: str, shape: Sequence[int], **attributes: Any) -> OperatorCase:
 def plain(op: str, build: Callable[[Builder, str], str], groups: int = 0) -> OperatorCase:
     """An operator that passes no channels: torch against ONNX Runtime, and nothing breaks around it."""
     return OperatorCase(op, tokens(build), groups=groups)
-
-
-def recurrent(op: str, gates: int, direction: str, before: int = 0) -> OperatorCase:
-    def middle(b: Builder, x: str) -> str:
-        ways, size = (2 if direction == "bidirectional" else 1), 3
-        weights = [b.weight("w", b.normal(ways, gates * size, 8, scale=0.3)),
-                   b.weight("r", b.normal(ways, gates * size, size, scale=0.3)),
-                   b.weight("b", b.normal(ways, 2 * gates * size, scale=0.3))]  # fmt: skip
-        x = b.add("Transpose", x, perm=[1, 0, 2], shape=(5, 8))
-        more = {"linear_before_reset": before} if op == "GRU" else {}
-        y = b.add(op, x, *weights, hidden_size=size, direction=direction, shape=(ways, 5, size), **more)
-        y = b.add("Transpose", y, perm=[2, 0, 1, 3], shape=(5, ways, size))
-        return b.reshape(y, (0, 5, ways * size), (5, ways * size))
-
-    return OperatorCase(f"{op} {direction}", tokens(middle), groups=0)
 
 
 def constant_of_shape(b: Builder, x: str) -> str:
