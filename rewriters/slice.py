@@ -7,9 +7,11 @@ on every initializer of a width group leaves the network's function as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from rewriters.base import Refusal
 from rewriters.edits import Keep, ReplaceConstant, SetAttribute, SetInitializer
@@ -37,15 +39,27 @@ def keep(surgery: Surgery, edits: Sequence[Keep]) -> list[str] | Refusal:
             if not np.array_equal(before, indices):
                 return Refusal(f"keep: axis {axis} of '{edit.tensor}' is sliced in two ways", culprit)
         else:
-            if indices.min() < 0 or indices.max() >= size or np.unique(indices).size != indices.size:
+            if indices.min() < 0 or indices.max() >= size or not _distinct(indices):
                 return Refusal(
                     f"keep: indices for axis {axis} of '{edit.tensor}' must differ and lie in 0..{size - 1}",
                     culprit,
                 )
             surgery.kept[(edit.tensor, axis)] = (size, indices)
-            surgery.set_values(tensor, np.take(values, indices, axis=axis))
+            surgery.set_values(tensor, _taken(values, indices, axis))
         done.append(f"kept {indices.size} of {size} on axis {axis} of '{edit.tensor}'")
     return done
+
+
+def _distinct(indices: NDArray[np.integer[Any]]) -> bool:
+    return bool((np.diff(indices) > 0).all()) or np.unique(indices).size == indices.size
+
+
+def _taken(values: NDArray[Any], indices: NDArray[np.integer[Any]], axis: int) -> NDArray[Any]:
+    """A view where the indices run on; the bytes are copied once, when the model is closed."""
+    first, last = int(indices[0]), int(indices[-1])
+    if last - first + 1 == indices.size and (np.diff(indices) == 1).all():
+        return values[(*(slice(None),) * axis, slice(first, last + 1))]
+    return np.take(values, indices, axis=axis)
 
 
 def set_attribute(surgery: Surgery, edits: Sequence[SetAttribute]) -> list[str] | Refusal:

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from rewriters import arrays
 from rewriters.skeleton import bodies, strip
 
 Array = NDArray[Any]
@@ -87,7 +87,7 @@ class Surgery:
     def values(self, tensor: Any) -> Array:
         """The numbers of an initializer (see `is_constant`); not to be written into."""
         if id(tensor) not in self._values:
-            return numpy_helper.to_array(self._stored[tensor.name])
+            return arrays.read(self._stored[tensor.name])
         return self._values[id(tensor)]
 
     def set_values(self, tensor: Any, values: Array) -> None:
@@ -166,10 +166,7 @@ class Surgery:
             out.graph.node.append(self._node_proto(node, name))
         for tensor in self._constants():
             if id(tensor) in self._values:
-                values = np.ascontiguousarray(self._values[id(tensor)]).reshape(
-                    self._values[id(tensor)].shape
-                )
-                out.graph.initializer.add().CopyFrom(numpy_helper.from_array(values, tensor.name))
+                arrays.write(out.graph.initializer.add(), tensor.name, self._values[id(tensor)])
             elif tensor.name in self._stored:
                 out.graph.initializer.add().CopyFrom(self._stored[tensor.name])
         out.graph.sparse_initializer.extend(self.model.graph.sparse_initializer)

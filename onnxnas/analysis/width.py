@@ -135,10 +135,8 @@ def _signatures(axes: Mapping[tuple[str, int], Ids], count: int) -> NDArray[np.u
     total = np.zeros(count, np.uint64)
     for roots in axes.values():
         value = rng.integers(1, 2**63, dtype=np.uint64)
-        present = roots[roots >= 0]
-        times = np.bincount(present, minlength=1) if present.size else np.zeros(1, np.int64)
-        units = np.flatnonzero(times)
-        total[units] += times[units].astype(np.uint64) * value
+        units, times = np.unique(roots[roots >= 0], return_counts=True)
+        total[units] += times.astype(np.uint64) * value
     return total
 
 

@@ -36,7 +36,7 @@ class Inspection:
             "model": _model(self.graph),
             "macs": whole.macs,
             "params": whole.params,
-            "blocks": [self._block(block, whole) for block in self.space.blocks],
+            "blocks": self._blocks(),
             "width_groups": [
                 {
                     "id": group.id,
@@ -57,19 +57,22 @@ class Inspection:
             "seconds": round(self.seconds, 3),
         }
 
-    def _block(self, block: Any, whole: Any) -> dict[str, Any]:
-        without = self.space.cost(Subnet(skip=frozenset({block.id})))
-        return {
-            "id": block.id,
-            "name": block.name,
-            "entry": block.entry,
-            "exit": block.exit,
-            "nodes": list(block.nodes),
-            "kind": block.kind,
-            "chain": block.chain,
-            "macs": whole.macs - without.macs,
-            "params": whole.params - without.params,
-        }
+    def _blocks(self) -> list[dict[str, Any]]:
+        costs = self.space.block_costs()
+        return [
+            {
+                "id": block.id,
+                "name": block.name,
+                "entry": block.entry,
+                "exit": block.exit,
+                "nodes": list(block.nodes),
+                "kind": block.kind,
+                "chain": block.chain,
+                "macs": costs[block.id].macs,
+                "params": costs[block.id].params,
+            }
+            for block in self.space.blocks
+        ]
 
 
 def inspect(

@@ -40,19 +40,22 @@ def importance(analysis: Analysis, rule: str = "l1") -> Floats:
         raise ConfigError(f"importance: got '{rule}', expected l1, l2 or none")
     power = 1 if rule == "l1" else 2
     graph, scores = analysis.graph, np.zeros(analysis.labels.count)
+    labelled: dict[str, list[int]] = {}
+    for tensor, axis in analysis.labels.axes:
+        if tensor in graph.initializers:
+            labelled.setdefault(tensor, []).append(axis)
     for node in graph.nodes:
         if node.op_type not in CARRIERS:
             continue
         for tensor in node.inputs[:2]:
-            axes = [a for t, a in analysis.labels.axes if t == tensor] if tensor in graph.initializers else []
-            if not axes:
+            if tensor not in labelled:
                 continue
             size = np.abs(_effective(graph, node, tensor)) ** power
-            for axis in axes:
+            for axis in labelled[tensor]:
                 units = analysis.labels.axes[tensor, axis]
                 part = size.sum(tuple(a for a in range(size.ndim) if a != axis))
-                total = np.bincount(units[units >= 0], part[units >= 0], minlength=scores.size)
-                scores += total / max(float(part.mean()), 1e-30)
+                share = part / max(float(part.mean()), 1e-30)
+                np.add.at(scores, units[units >= 0], share[units >= 0])
     return scores
 
 

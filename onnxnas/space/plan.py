@@ -5,6 +5,7 @@ One plan serves the rewriters and the super-network in torch, so that they canno
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -151,3 +152,22 @@ class Planner:
                     if tensor in self.graph.initializers:
                         weights[tensor] = int(np.prod(view.kept_shape(tensor) or ()))
         return Cost(macs, sum(weights.values()))
+
+    def block_costs(self) -> dict[str, Cost]:
+        """What each block costs in the original: the difference that skipping it alone makes. Linear in the graph."""
+        view = self.view(Subnet())
+        macs = {node.name: self._specs[node.name].macs(node, view.kept_shape) for node in self._counted}
+        read: dict[str, list[str]] = {}  # node -> the weights counted for it
+        readers: dict[str, int] = {}
+        for node in self._counted:
+            if node.op_type in COUNTED:
+                read[node.name] = [t for t in dict.fromkeys(node.inputs[:2]) if t in self.graph.initializers]
+                for tensor in read[node.name]:
+                    readers[tensor] = readers.get(tensor, 0) + 1
+        found = {}
+        for name, block in self._blocks.items():
+            inside = Counter(tensor for node in block.nodes for tensor in read.get(node, ()))
+            own = [tensor for tensor, count in inside.items() if count == readers[tensor]]
+            sizes = (int(np.prod(view.shape(tensor) or ())) for tensor in own)
+            found[name] = Cost(sum(macs.get(node, 0) for node in block.nodes), sum(sizes))
+        return found

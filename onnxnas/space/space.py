@@ -172,6 +172,10 @@ class SearchSpace:
         """Multiply-accumulates of one sample, and weights of Conv, Gemm and MatMul."""
         return self.planner.cost(subnet)
 
+    def block_costs(self) -> dict[str, Cost]:
+        """By block: what skipping it alone saves."""
+        return self.planner.block_costs()
+
     def restricted(self, choices: Mapping[str, Collection[Any]]) -> SearchSpace:
         """The same space with fewer widths or kernels for the named dimensions (the original one stays)."""
         groups = tuple(

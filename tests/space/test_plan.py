@@ -87,3 +87,24 @@ def test_claimed_cost_is_the_counted_one(name: str) -> None:
     for subnet in (Subnet(), space.minimal(), space.random(rng), space.random(rng)):
         cost = space.cost(subnet)
         assert (cost.macs, cost.params) == counted(rewrite(space.graph, space.plan(subnet)), feeds)
+
+
+@pytest.mark.parametrize("name", sorted(graphs.NETWORKS))
+def test_what_a_block_costs_is_what_skipping_it_saves(name: str) -> None:
+    space = build(graphs.NETWORKS[name]())
+    whole, costs = space.cost(Subnet()), space.block_costs()
+    assert costs.keys() == {block.id for block in space.blocks}
+    for block, cost in costs.items():
+        without = space.cost(Subnet(skip=frozenset({block})))
+        assert (cost.macs, cost.params) == (whole.macs - without.macs, whole.params - without.params)
+
+
+def test_weights_that_two_blocks_share_belong_to_neither() -> None:
+    model = graphs.resnet(blocks=(3,), channels=(8,))
+    first, second = (next(n for n in model.graph.node if n.name == f"/layer1/{i}/conv1/Conv") for i in (1, 2))
+    second.input[1] = first.input[1]
+    space = build(model)
+    assert len(space.blocks) == 3
+    for block, cost in space.block_costs().items():
+        saved = space.cost(Subnet()).params - space.cost(Subnet(skip=frozenset({block}))).params
+        assert cost.params == saved
