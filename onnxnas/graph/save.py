@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from onnx import ModelProto, TensorProto
 
 import rewriters
 from onnxnas.errors import EnvironmentProblem, ModelError
+from onnxnas.graph import tensors
 from onnxnas.graph.model import Graph
 from rewriters.edits import Edit, SetInitializer
 
@@ -37,6 +39,13 @@ def rewrite(
     return result.model
 
 
+def too_large(model: ModelProto, largest: int = LARGEST) -> bool:
+    """Whether a model has more than `largest` bytes of weights: it cannot be one message then."""
+    kinds = ((tensors.numpy_dtype(t.data_type), t.dims) for t in model.graph.initializer)
+    total: int = sum(math.prod(dims) * (1 if kind is None else kind.itemsize) for kind, dims in kinds)
+    return total > largest
+
+
 def save(model: ModelProto, path: str | Path, *, largest: int = LARGEST) -> Path:
     """Write a model under `path`: the whole file appears at once, or nothing does.
 
@@ -44,8 +53,7 @@ def save(model: ModelProto, path: str | Path, *, largest: int = LARGEST) -> Path
     same directory. Returns the path. Raises EnvironmentProblem when the disk refuses.
     """
     path = Path(path)
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer if tensor.HasField("raw_data"))
-    if size <= largest:
+    if not too_large(model, largest):
         _atomic(path, lambda file: file.write(model.SerializeToString()))
         return path
     data = path.with_name(path.name + ".data")

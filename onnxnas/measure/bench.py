@@ -18,7 +18,7 @@ from onnxnas.errors import ConfigError, ModelError
 from onnxnas.measure.measurer import CandidateError, Latency, Measurer, resolve_protocol
 from onnxnas.measure.protocol import Floats, Protocol, measurement, quantile_intervals
 from onnxnas.measure.registry import resolve_settings
-from onnxnas.measure.runtime import Array, Target
+from onnxnas.measure.runtime import Array, Model, Target
 from onnxnas.measure.serving import highest_rate
 from onnxnas.types import Measurement
 
@@ -31,10 +31,10 @@ _BACK_OFF = 0.93
 
 
 def bench(
-    model: bytes,
+    model: Model,
     feeds: Feeds,
     *,
-    against: bytes | None = None,
+    against: Model | None = None,
     scenario: Scenario = "single-stream",
     target: Target | None = None,
     protocol: str | Protocol = "long",
@@ -75,9 +75,9 @@ def bench(
 
 
 def _single_stream(
-    model: bytes,
+    model: Model,
     feeds: Feeds,
-    against: bytes | None,
+    against: Model | None,
     target: Target,
     protocol: Protocol,
     options: dict[str, Any],
@@ -112,9 +112,9 @@ def _figures(latency: Latency) -> dict[str, Any]:
 
 
 def _offline(
-    model: bytes,
+    model: Model,
     feeds: Feeds,
-    against: bytes | None,
+    against: Model | None,
     target: Target,
     protocol: Protocol,
     batches: Sequence[int],
@@ -143,7 +143,7 @@ def _offline(
 
 
 def _try_batches(
-    model: bytes,
+    model: Model,
     feeds: Feeds,
     target: Target,
     protocol: Protocol,
@@ -175,9 +175,9 @@ def _try_batches(
 
 
 def _server(
-    model: bytes,
+    model: Model,
     feeds: Feeds,
-    against: bytes | None,
+    against: Model | None,
     target: Target,
     protocol: Protocol,
     bound_ms: float | None,
@@ -210,7 +210,7 @@ def _server(
 
 def _serve_within(
     measurer: Measurer,
-    model: bytes,
+    model: Model,
     inputs: Mapping[str, Array],
     service: Floats,
     bound: float,

@@ -17,7 +17,7 @@ from onnxnas.measure.cores import available_cores, memory_available, pick_cores
 from onnxnas.measure.frames import FrameError
 from onnxnas.measure.protocol import PROTOCOLS, SHORT, Floats, Protocol
 from onnxnas.measure.registry import get_runtime, resolve_settings
-from onnxnas.measure.runtime import Array, Target
+from onnxnas.measure.runtime import Array, Model, Target
 from onnxnas.types import Measurement
 
 Status = Literal["ok", "crashed", "timeout", "oom", "invalid"]
@@ -94,7 +94,7 @@ class Measurer:
     def __init__(
         self,
         target: Target,
-        baseline: bytes,
+        baseline: Model,
         feeds: Mapping[str, Array],
         *,
         timeout: float = 60.0,
@@ -136,8 +136,8 @@ class Measurer:
             self._child.close()
             self._child = None
 
-    def measure(self, model: bytes, *, protocol: str | Protocol = "short") -> Latency:
-        """Measure a serialised candidate. What is wrong with the candidate becomes a status, not an exception.
+    def measure(self, model: Model, *, protocol: str | Protocol = "short") -> Latency:
+        """Measure a candidate. What is wrong with the candidate becomes a status, not an exception.
 
         A candidate is 'invalid' when the runtime refuses it, or its outputs differ in number or shape
         from the baseline's, or hold NaN or infinity where those do not. Raises `EnvironmentProblem`
@@ -148,7 +148,8 @@ class Measurer:
         start = time.monotonic()
         header = {"do": "measure", "protocol": chosen.to_json(), "floor": floor, "seed": self._seed()}
         try:
-            answer, _ = self._ask(header, {"model": _bytes(model)}, self.timeout + chosen.seconds)
+            path, content = _carried(model)
+            answer, _ = self._ask({**header, **path}, content, self.timeout + chosen.seconds)
         except CandidateError as error:
             text = str(error).removeprefix(f"{error.status}: ")
             return Latency(error.status, error=text, noise_floor=floor, seconds=time.monotonic() - start)
@@ -176,7 +177,7 @@ class Measurer:
             self._floor = float(answer["floor"])
         return self._floor
 
-    def run(self, model: bytes, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(self, model: Model, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs of a model on any feeds, in the process. The model stays loaded until another one comes.
 
         Raises `CandidateError` when it fails (a NaN among the outputs is no failure here), `ConfigError`
@@ -186,7 +187,7 @@ class Measurer:
         return [np.array(outputs[str(i)]) for i in range(len(outputs))]
 
     def serve(
-        self, model: bytes, feeds: Mapping[str, Array], *, rate: float | None, seconds: float, queries: int
+        self, model: Model, feeds: Mapping[str, Array], *, rate: float | None, seconds: float, queries: int
     ) -> tuple[Floats, Floats]:
         """(latency, service time) in seconds of queries that arrive at random; see `serving.serve`.
 
@@ -197,14 +198,15 @@ class Measurer:
         return np.array(arrays["latency"]), np.array(arrays["service"])
 
     def _ask_model(
-        self, header: dict[str, Any], model: bytes, feeds: Mapping[str, Array], timeout: float
+        self, header: dict[str, Any], model: Model, feeds: Mapping[str, Array], timeout: float
     ) -> tuple[dict[str, Any], dict[str, Array]]:
-        digest = hashlib.sha256(model).hexdigest()
+        digest = hashlib.sha256(model if isinstance(model, bytes) else str(model).encode()).hexdigest()
         arrays = _feed_arrays(feeds)
         self._running()
         if digest != self._held:
             self._held = ""
-            arrays["model"] = _bytes(model)
+            path, content = _carried(model)
+            header, arrays = {**header, **path}, {**arrays, **content}
         answer = self._ask({**header, "digest": digest}, arrays, timeout)
         self._held = digest
         return answer
@@ -253,8 +255,9 @@ class Measurer:
             self._judge(answer, what)
             self.version = str(answer["version"])
             what = "the original model"
-            arrays = {"model": _bytes(self._baseline), **_feed_arrays(self._feeds)}
-            answer, _ = child.request({"do": "open"}, arrays, self.timeout + 30)
+            path, content = _carried(self._baseline)
+            arrays = {**content, **_feed_arrays(self._feeds)}
+            answer, _ = child.request({"do": "open", **path}, arrays, self.timeout + 30)
             self._judge(answer, what)
         except ChildFault as fault:
             if what == "the original model":
@@ -318,8 +321,11 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:500]
 
 
-def _bytes(model: bytes) -> Array:
-    return np.frombuffer(model, np.uint8)
+def _carried(model: Model) -> tuple[dict[str, str], dict[str, Array]]:
+    """What goes into a request's header, and among its arrays."""
+    if isinstance(model, bytes):
+        return {}, {"model": np.frombuffer(model, np.uint8)}
+    return {"path": str(model.resolve())}, {}
 
 
 def _feed_arrays(feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
-from onnxnas.measure.runtime import Array, Call, Session, check_threads
+from onnxnas.measure.runtime import Array, Call, Model, Session, check_threads
 
 _MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
 _LEVELS = {
@@ -70,7 +70,7 @@ class OnnxRuntime:
             "allow_spinning": (True, False),
         }
 
-    def load(self, model: bytes, settings: Mapping[str, Any]) -> Session:
+    def load(self, model: Model, settings: Mapping[str, Any]) -> Session:
         try:
             import onnxruntime
         except ImportError as error:
@@ -79,7 +79,9 @@ class OnnxRuntime:
             ) from error
         options = _options(onnxruntime, settings)
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
         return _Session(session)

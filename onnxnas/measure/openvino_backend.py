@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
-from onnxnas.measure.runtime import Array, Call, Session, check_threads
+from onnxnas.measure.runtime import Array, Call, Model, Session, check_threads
 
 
 class OpenVino:
@@ -48,7 +48,7 @@ class OpenVino:
             "CPU_DENORMALS_OPTIMIZATION": (False, True),
         }
 
-    def load(self, model: bytes, settings: Mapping[str, Any]) -> Session:
+    def load(self, model: Model, settings: Mapping[str, Any]) -> Session:
         try:
             import openvino
         except ImportError as error:

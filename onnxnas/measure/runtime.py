@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from onnxnas.errors import ConfigError
 
 Array = NDArray[Any]
+Model = bytes | Path  # serialised, or a file where the weights are too large for one message
 Call = Callable[[], object]
 
 
@@ -61,8 +63,10 @@ class Runtime(Protocol):
         """What a tuner may vary: setting -> its choices, the default first. Imports nothing."""
         ...
 
-    def load(self, model: bytes, settings: Mapping[str, Any]) -> Session:
-        """A session for a serialised ONNX model; settings not given keep the library's own default.
+    def load(self, model: Model, settings: Mapping[str, Any]) -> Session:
+        """A session for an ONNX model; settings not given keep the library's own default.
+
+        `model` is serialised; a path (whose weights may lie in files beside it) for models of 2 GB and more.
 
         Raises `ConfigError` for a setting that is unknown or refused (named in the message),
         `ModelError` for a model that cannot be loaded, `EnvironmentProblem` without the library.

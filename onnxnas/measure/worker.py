@@ -32,7 +32,7 @@ from onnxnas.errors import ConfigError, EnvironmentProblem, OnnxnasError
 from onnxnas.measure.frames import PREFIX, FrameError, decode, encode, lengths
 from onnxnas.measure.protocol import Protocol, collect, noise_floor
 from onnxnas.measure.registry import get_runtime
-from onnxnas.measure.runtime import Array, Call, Runtime, Session, all_finite
+from onnxnas.measure.runtime import Array, Call, Model, Runtime, Session, all_finite
 from onnxnas.measure.serving import serve
 from onnxnas.measure.summary import summarise
 
@@ -52,7 +52,7 @@ class Worker:
         self.runtime: Runtime
         self.settings: dict[str, Any] = {}
         self.feeds: dict[str, Array] = {}
-        self.model = b""
+        self.model: Model = b""
         self.baseline: Session
         self.expected: list[Array] = []
         self.held: tuple[str, Session] | None = None
@@ -82,8 +82,10 @@ class Worker:
         self.settings = header["settings"]
         return {"version": self.runtime.version(), "pid": os.getpid()}, {}
 
-    def do_open(self, _: Any, arrays: dict[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
-        self.model = arrays.pop("model").tobytes()
+    def do_open(
+        self, header: Mapping[str, Any], arrays: dict[str, Array]
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        self.model = _model(header, arrays)
         self.feeds = _feeds(arrays)
         self.baseline = self._load(self.model)
         self.expected = self.baseline.run(self.feeds)
@@ -110,7 +112,7 @@ class Worker:
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         protocol = Protocol(**header["protocol"])
         rng = np.random.default_rng(header["seed"])
-        model = arrays["model"].tobytes()
+        model = _model(header, arrays)
         rounds, memory = [], Memory()
         candidate = self._load(model)
         self._check(candidate.run(self.feeds))
@@ -127,7 +129,7 @@ class Worker:
         comparison = summarise(rounds, protocol, float(header["floor"]))
         return {"comparison": asdict(comparison), "peak_memory": peak}, {}
 
-    def _fresh(self, model: bytes, rng: np.random.Generator) -> list[Call]:
+    def _fresh(self, model: Model, rng: np.random.Generator) -> list[Call]:
         """Candidate and baseline, newly loaded in random order: the second one lies elsewhere in memory."""
         models = {0: model, 1: self.model}
         calls: dict[int, Call] = {}
@@ -156,14 +158,14 @@ class Worker:
     def _hold(self, header: Mapping[str, Any], arrays: dict[str, Array]) -> Session:
         """The session of the model named by its digest: loaded when it comes along, otherwise kept from before."""
         digest = str(header["digest"])
-        if "model" in arrays:
+        if "model" in arrays or "path" in header:
             self.held = None
-            self.held = (digest, self._load(arrays.pop("model").tobytes()))
+            self.held = (digest, self._load(_model(header, arrays)))
         if self.held is None or self.held[0] != digest:
             raise Invalid("the model is not loaded")
         return self.held[1]
 
-    def _load(self, model: bytes) -> Session:
+    def _load(self, model: Model) -> Session:
         return self.runtime.load(model, self.settings)
 
     def _check(self, outputs: list[Array]) -> None:
@@ -177,6 +179,11 @@ class Worker:
                 )
             if not all_finite(np.asarray(got)) and all_finite(expected):
                 raise Invalid(f"output {number} holds NaN or infinity")
+
+
+def _model(header: Mapping[str, Any], arrays: dict[str, Array]) -> Model:
+    """The model that came with a request, or the file it names."""
+    return Path(header["path"]) if "path" in header else arrays.pop("model").tobytes()
 
 
 class Memory:

@@ -87,7 +87,7 @@ def _cumsum(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 def _range(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     import torch
 
-    return torch.arange(*(x.item() for x in inputs), dtype=inputs[0].dtype)
+    return torch.arange(*(x.item() for x in inputs), dtype=inputs[0].dtype, device=inputs[0].device)
 
 
 def _constant_of_shape(node: Node, inputs: Sequence[Tensor]) -> Tensor:
@@ -95,7 +95,7 @@ def _constant_of_shape(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
     value = node.attributes.get("value")
     fill = torch.zeros(1) if value is None else torch.tensor(np.array(value))
-    return fill.reshape(()).expand(tuple(int(v) for v in inputs[0])).clone()
+    return fill.to(inputs[0].device).reshape(()).expand(tuple(int(v) for v in inputs[0])).clone()
 
 
 def _one_hot(node: Node, inputs: Sequence[Tensor]) -> Tensor:

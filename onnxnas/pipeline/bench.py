@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxnas import graph, measure
-from onnxnas.pipeline.check import original_bytes
+from onnxnas.pipeline.check import as_it_came
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,13 +30,13 @@ def bench(
 ) -> dict[str, Any]:
     """`measure.bench` of files, on inputs drawn for the first one. Raises ModelError, ConfigError."""
     loaded = graph.load(model, shapes=shapes)
-    other = None if against is None else original_bytes(against, graph.load(against, shapes=shapes))
+    other = None if against is None else as_it_came(against, graph.load(against, shapes=shapes))
 
     def feeds(samples: int) -> Mapping[str, NDArray[Any]]:
         return graph.example_inputs(loaded, seed=seed, batch=samples, shapes=shapes)
 
     return measure.bench(
-        original_bytes(model, loaded),
+        as_it_came(model, loaded),
         feeds,
         against=other,
         scenario=scenario,

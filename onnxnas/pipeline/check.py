@@ -12,6 +12,7 @@ Three comparisons, all of numbers:
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,13 +55,13 @@ def check(
     began = time.perf_counter()
     target = measure.Target(runtime=runtime, threads=1, batch=1)
     seen, feeds = _digestible(source, shapes, seed, target)
-    original = original_bytes(source, seen.graph)
+    original = as_it_came(source, seen.graph)
     problems: list[str] = []
     with measure.Measurer(target, original, feeds) as measurer:
         reference = _run(measurer, original, feeds, "the original file", problems)
-        rewritten = graph.rewrite(seen.graph, seen.space.plan(seen.space.maximal())).SerializeToString()
+        rewritten = graph.rewrite(seen.graph, seen.space.plan(seen.space.maximal()))
         identity = difference(
-            _run(measurer, rewritten, feeds, "the maximal sub-network", problems), reference
+            _run_rewritten(measurer, rewritten, feeds, "the maximal sub-network", problems), reference
         )
         _judge(identity, "identity", TOLERANCE, problems)
         network, torch_ = _torch(seen, feeds, reference, problems)
@@ -86,7 +87,7 @@ def _digestible(
     first = inspect(source, shapes=given)
     feeds = graph.example_inputs(first.graph, seed=seed, shapes=given)
     others = () if given else tuple(graph.other_shapes(first.graph))
-    if not others or _takes(target, original_bytes(source, first.graph), feeds):
+    if not others or _takes(target, as_it_came(source, first.graph), feeds):
         return first, feeds
     for shapes in others:
         try:
@@ -94,12 +95,12 @@ def _digestible(
             other = graph.example_inputs(seen.graph, seed=seed, shapes=shapes)
         except ModelError:
             continue
-        if _takes(target, original_bytes(source, seen.graph), other):
+        if _takes(target, as_it_came(source, seen.graph), other):
             return seen, other
     return first, feeds
 
 
-def _takes(target: Any, model: bytes, feeds: Mapping[str, NDArray[Any]]) -> bool:
+def _takes(target: Any, model: bytes | Path, feeds: Mapping[str, NDArray[Any]]) -> bool:
     from onnxnas import measure
 
     try:
@@ -118,13 +119,18 @@ def subnets(space: SearchSpace, samples: int, seed: int) -> list[Subnet]:
     return chosen + [space.random(rng) for _ in range(max(0, samples - len(chosen)))]
 
 
-def original_bytes(source: Any, loaded: graph.Graph) -> bytes:
-    """The model as it came, or its canonical form when its weights lie in other files."""
+def as_it_came(source: Any, loaded: graph.Graph) -> bytes | Path:
+    """The user's model for a runtime: serialised, or the file itself when its weights lie in other files."""
     if hasattr(source, "SerializeToString"):
         return bytes(source.SerializeToString())
-    content = Path(source).read_bytes()
     weights = sum(array.nbytes for array in loaded.initializers.values())
-    return bytes(loaded.model.SerializeToString()) if len(content) < weights // 2 else content
+    return Path(source) if Path(source).stat().st_size < weights // 2 else Path(source).read_bytes()
+
+
+def _servable(model: ModelProto, place: Path) -> bytes | Path:
+    """A model for a runtime: serialised, or a file in `place` when that is too large for one message."""
+    path = graph.save(model, place / "model.onnx") if graph.too_large(model) else None
+    return model.SerializeToString() if path is None else path
 
 
 def difference(found: Arrays | None, expected: Arrays | None) -> dict[str, float | None]:
@@ -152,13 +158,20 @@ def difference(found: Arrays | None, expected: Arrays | None) -> dict[str, float
 
 
 def _run(
-    measurer: Any, model: bytes, feeds: Mapping[str, NDArray[Any]], what: str, problems: list[str]
+    measurer: Any, model: bytes | Path, feeds: Mapping[str, NDArray[Any]], what: str, problems: list[str]
 ) -> Arrays | None:
     try:
         return list(measurer.run(model, feeds))
     except OnnxnasError as error:
         problems.append(f"{what} does not run: {error}")
         return None
+
+
+def _run_rewritten(
+    measurer: Any, model: ModelProto, feeds: Mapping[str, NDArray[Any]], what: str, problems: list[str]
+) -> Arrays | None:
+    with tempfile.TemporaryDirectory() as place:
+        return _run(measurer, _servable(model, Path(place)), feeds, what, problems)
 
 
 def _judge(told: Mapping[str, float | None], what: str, most: float, problems: list[str]) -> None:
@@ -210,11 +223,11 @@ def _subnet(
     what = f"sub-network {_short(subnet)}"
     found: Arrays | None = None
     try:
-        model = graph.rewrite(seen.graph, seen.space.plan(subnet)).SerializeToString()
+        model = graph.rewrite(seen.graph, seen.space.plan(subnet))
     except ModelError as error:
         own.append(f"{what} cannot be cut out: {error}")
     else:
-        found = _run(measurer, model, feeds, what, own)
+        found = _run_rewritten(measurer, model, feeds, what, own)
     told = difference(None, None)
     if found is not None and network is not None:
         told = difference(found, _in_torch(network, subnet, feeds, what, own))

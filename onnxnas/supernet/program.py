@@ -99,6 +99,16 @@ def take(indices: NDArray[np.int64], axis: int, extent: int, device: torch.devic
     return Take(axis, 0, n, torch.from_numpy(np.array(indices, dtype=np.int64)).to(device))
 
 
+def _constant(value: NDArray[Any], node: Node, device: torch.device) -> Tensor:
+    try:
+        return torch.from_numpy(value).to(device)
+    except TypeError:
+        raise ModelError(
+            f"node {node.name!r}: torch does not compute with the type of its constant, {value.dtype}; "
+            "the model can be pruned and measured, but not trained"
+        ) from None
+
+
 def cropped_pads(node: Node, old: Sequence[int], new: Sequence[int]) -> Node:
     """Convolution `node` with the padding that keeps its resolution when its kernel shrinks."""
     attributes = dict(node.attributes)
@@ -186,7 +196,7 @@ class Compiler:
                     extra += 1
                     key = f"\0{extra}"
                     slots[key] = len(slots)
-                    constants.append((slots[key], torch.from_numpy(own).to(device)))
+                    constants.append((slots[key], _constant(own, node, device)))
                     ins.append(slots[key])
                     continue
                 if name in self.initializers and name not in slots:

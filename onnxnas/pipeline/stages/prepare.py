@@ -16,7 +16,7 @@ from onnxnas import analysis, data, graph, measure, ops, space
 from onnxnas.errors import DataError, ModelError
 from onnxnas.pipeline import build, files, prepared
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline.check import TOLERANCE, difference, original_bytes
+from onnxnas.pipeline.check import TOLERANCE, as_it_came, difference
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 
@@ -56,7 +56,20 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
     if not found.dimensions:
         raise ModelError(_nothing(config, found))
     measure.get_runtime(config.runtime)
-    return Source(loaded, dataset, original_bytes(given, loaded))
+    return Source(loaded, dataset, _serialised(given, loaded))
+
+
+def _serialised(given: Any, loaded: graph.Graph) -> bytes:
+    """The user's model as one file; its canonical form when its weights lie in others. Raises ModelError."""
+    model = as_it_came(given, loaded)
+    if isinstance(model, bytes):
+        return model
+    if graph.too_large(loaded.model):
+        raise ModelError(
+            f"{model}: more than 2 GB of weights; such models can be inspected, checked, extracted and benchmarked, "
+            "but a run keeps its candidates in single files: give a smaller model"
+        )
+    return bytes(loaded.model.SerializeToString())
 
 
 def start(run: RunDirectory, config: configuration.Config, source: Source) -> None:
