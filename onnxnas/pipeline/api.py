@@ -25,7 +25,7 @@ def optimize(
     data: str | Path,
     *,
     output: str | Path | None = None,
-    objectives: Sequence[str] = ("latency",),
+    objectives: Sequence[str] = ("latency", "macs"),
     constraints: Mapping[str, float] | None = None,
     runtime: str = "onnxruntime",
     reporter: Reporter | None = None,

@@ -101,7 +101,7 @@ class Config(Section):
     preset: PresetName = "default"
     time_budget: str | None = Field(None, description="for example 90s, 30m, 2h; none: as the limits say")
     max_drop: float = Field(1.0, ge=0, description="in the unit of the quality metric")
-    objectives: tuple[str, ...] = ("latency",)
+    objectives: tuple[str, ...] = ("latency", "macs")
     runtime: str = "onnxruntime"
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)

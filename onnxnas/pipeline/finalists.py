@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxnas import graph, search, train
 from onnxnas.errors import CheckFailed
 from onnxnas.pipeline import build, files, trained
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.objectives import gain
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.settings import TrainSettings
 from onnxnas.types import Objective, Subnet, Trial
@@ -30,44 +33,54 @@ def floor(before: Mapping[str, Any], max_drop: float, recovery: float) -> float:
     return float(whole - max_drop - recovery * abs(whole))
 
 
-def choose(
-    trials: Sequence[Trial],
-    objectives: Sequence[Objective],
-    count: int,
-    least: float,
-) -> list[Trial]:
-    """The candidates of a search that fine-tuning may bring within reach, spread along the second objective.
+def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int, least: float) -> list[Trial]:
+    """The candidates of a search that fine-tuning may bring within reach, outstanding ones by quality and gain.
 
-    Not its ends: of these, one gains hardly anything, and one can hardly be saved. Their quality is at least `least`,
-    see `floor`. The front comes first; while it has too
-    few such members, the front of what is left is taken too. When no candidate is good enough, the ones of highest
-    quality are taken. Raises CheckFailed when no trial was successful.
+    The gain is that over the maximal sub-network, see `objectives.gain`. Of the front of both, those are taken that
+    together enlarge its hypervolume most, but not its ends: of these, one gains hardly anything, and one can hardly
+    be saved. Their quality is at least `least`, see `floor`. While the front has too few such members, the front of
+    what is left is taken too. When no candidate is good enough, the ones of highest quality are taken. Raises
+    CheckFailed when no trial was successful.
     """
     able = [trial for trial in trials if trial.status == "ok"]
     if not able:
         raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
     others = [trial for trial in able if trial.subnet != Subnet()] or able
     whole = next((trial for trial in able if trial.subnet == Subnet()), None)
+    gains = {t.number: gain(t.values, (whole or able[0]).values, objectives[1:]) for t in others}
     if whole is not None:
-        others = [trial for trial in others if _gain(trial, whole, objectives[1]) >= LEAST_GAIN] or others
+        others = [trial for trial in others if gains[trial.number] >= LEAST_GAIN] or others
     near = [trial for trial in others if trial.values["quality"] >= least]
     if not near:
-        return sorted(search.pareto(others, objectives), key=lambda t: (-t.values["quality"], t.number))[
-            :count
-        ]
+        return sorted(others, key=lambda t: (-t.values["quality"], t.number))[:count]
+    rows = {t.number: (-t.values["quality"], -float(np.log(gains[t.number]))) for t in near}
     chosen: list[Trial] = []
     while near and len(chosen) < count:
-        front = search.pareto(near, objectives)
-        chosen += search.spread(front, count - len(chosen), objectives[1], ends=False)
-        taken = {trial.number for trial in front}
-        near = [trial for trial in near if trial.number not in taken]
+        on_front = search.non_dominated(np.array([rows[trial.number] for trial in near]))
+        front = [trial for trial, on in zip(near, on_front, strict=True) if on]
+        chosen += _outstanding(front, rows, count - len(chosen))
+        near = [trial for trial, on in zip(near, on_front, strict=True) if not on]
     return chosen
 
 
-def _gain(trial: Trial, whole: Trial, objective: Objective) -> float:
-    """How many times better than the maximal sub-network."""
-    own, other = trial.values[objective.name], whole.values[objective.name]
-    return own / max(other, 1e-12) if objective.maximise else other / max(own, 1e-12)
+def _outstanding(front: list[Trial], rows: Mapping[int, tuple[float, float]], count: int) -> list[Trial]:
+    """The members that enlarge the hypervolume most, one after the other; the ends only if there are no others."""
+    inner = sorted(front, key=lambda trial: rows[trial.number])
+    inner = inner[1:-1] if len(inner) >= count + 2 else inner
+    values = np.array([rows[trial.number] for trial in front])
+    low, high = values.min(axis=0), values.max(axis=0)
+    frame = search.Frame(tuple(low), tuple(high + 0.1 * np.where(high > low, high - low, 1.0)))
+    chosen: list[Trial] = []
+    while inner and len(chosen) < count:
+        best = max(
+            inner,
+            key=lambda trial: search.hypervolume(
+                np.array([rows[member.number] for member in (*chosen, trial)]), frame
+            ),
+        )
+        chosen.append(best)
+        inner.remove(best)
+    return chosen
 
 
 def cut_out(line: Line, subnet: Subnet) -> graph.Graph:

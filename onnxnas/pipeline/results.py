@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxnas import search
+from onnxnas.pipeline.objectives import gain
 from onnxnas.types import Measurement, Objective, Subnet, Trial
 
 if TYPE_CHECKING:
@@ -72,14 +73,15 @@ def ranked(
 ) -> tuple[list[Member], Member | None]:
     """The members that no other dominates, and the best of them or None.
 
-    The best is the fastest by measurement among those whose quality is at least `floor` and whose interval of the
-    speed-up lies above 1. It comes first; the others follow by quality, best first.
+    The best gains most over all objectives but quality together (`objectives.gain`), among those whose quality is at
+    least `floor` and whose interval of the measured speed-up lies above 1. It comes first; the others follow by
+    quality, best first.
     """
     trials = {m.number: Trial(m.number, m.subnet, "ok", m.figures()) for m in members}
     front = {trial.number for trial in search.pareto(list(trials.values()), objectives)}
     kept = [member for member in members if member.number in front]
     able = [member for member in kept if member.quality >= floor and member.speedup.low > 1.0]
-    best = max(able, key=lambda member: member.speedup.value, default=None)
+    best = max(able, key=lambda m: gain(m.figures(), able[0].figures(), objectives[1:]), default=None)
     rest = sorted((m for m in kept if m is not best), key=lambda m: (-m.quality, m.number))
     return ([best, *rest] if best is not None else rest), best
 

@@ -19,7 +19,6 @@ from onnxnas.search.front import (
     non_dominated,
     overlap,
     pareto,
-    spread,
     surely_dominated,
 )
 from onnxnas.search.problem import Dimension, Genotype, Problem, Space
@@ -55,7 +54,6 @@ __all__ = [
     "pareto",
     "read_trials_csv",
     "run",
-    "spread",
     "sqlite_url",
     "surely_dominated",
     "write_trials_csv",

@@ -59,7 +59,13 @@ def _random(problem: Problem, settings: SearchSettings, rng: np.random.Generator
     return RandomSearch(problem, rng)
 
 
-ALGORITHMS: dict[str, Factory] = {"nsga2": _nsga2, "random": _random}
+def _concurrent(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
+    from onnxnas.search.concurrent import Concurrent
+
+    return Concurrent(problem, settings, rng)
+
+
+ALGORITHMS: dict[str, Factory] = {"concurrent": _concurrent, "nsga2": _nsga2, "random": _random}
 
 
 def make_algorithm(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:

@@ -113,28 +113,6 @@ def knee(front: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:
     return front[int(np.argmin(scaled.sum(axis=1)))]
 
 
-def spread(front: Sequence[Trial], k: int, objective: Objective, *, ends: bool = True) -> list[Trial]:
-    """At most k members, evenly spread over the range of one objective, best value first.
-
-    The nearest member not yet taken to each of k evenly spaced values. With `ends` both ends are among these (the
-    best alone for k = 1); else they are the middles of k equal parts.
-    """
-    values = minimised(front, [objective])[:, 0]
-    order = sorted(range(len(front)), key=lambda i: (values[i], front[i].number))
-    if k >= len(order):
-        return [front[i] for i in order]
-    left = list(order)
-    taken: list[int] = []
-    low, high = values[order[0]], values[order[-1]]
-    shares = [j / max(k - 1, 1) for j in range(k)] if ends else [(j + 0.5) / k for j in range(k)]
-    goals = [low + (high - low) * share for share in shares]
-    for goal in goals[:1] + goals[:0:-1]:
-        nearest = min(left, key=lambda i: abs(values[i] - goal))
-        left.remove(nearest)
-        taken.append(nearest)
-    return [front[i] for i in order if i in set(taken)]
-
-
 def overlap(a: Trial, b: Trial, objective: Objective) -> bool:
     """Whether two trials cannot be told apart in an objective: their 95 % intervals meet.
 

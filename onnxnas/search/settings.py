@@ -10,7 +10,9 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    algorithm: str = Field(default="nsga2", description="nsga2, random, or module:name of your own")
+    algorithm: str = Field(
+        default="nsga2", description="nsga2, concurrent, random, or module:name of your own"
+    )
     population: int = Field(default=24, ge=4, description="candidates per generation")
     crossover_probability: float = Field(default=0.9, ge=0.0, le=1.0, description="of a pair of parents")
     mutation_rate: float | None = Field(

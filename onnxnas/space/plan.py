@@ -153,6 +153,14 @@ class Planner:
                         weights[tensor] = int(np.prod(view.kept_shape(tensor) or ()))
         return Cost(macs, sum(weights.values()))
 
+    def profile(self, subnet: Subnet) -> NDArray[np.float64]:
+        """Multiply-accumulates of every layer that has any (l,), 0 in skipped blocks."""
+        dead, view = self.dead(subnet), self.view(subnet)
+        counts = (
+            0 if n.name in dead else self._specs[n.name].macs(n, view.kept_shape) for n in self._counted
+        )
+        return np.fromiter(counts, np.float64)
+
     def block_costs(self) -> dict[str, Cost]:
         """What each block costs in the original: the difference that skipping it alone makes. Linear in the graph."""
         view = self.view(Subnet())

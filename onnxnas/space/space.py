@@ -172,6 +172,10 @@ class SearchSpace:
         """Multiply-accumulates of one sample, and weights of Conv, Gemm and MatMul."""
         return self.planner.cost(subnet)
 
+    def profile(self, subnet: Subnet) -> NDArray[np.float64]:
+        """Multiply-accumulates of every layer, in a fixed order; 0 where it is skipped."""
+        return self.planner.profile(subnet)
+
     def block_costs(self) -> dict[str, Cost]:
         """By block: what skipping it alone saves."""
         return self.planner.block_costs()

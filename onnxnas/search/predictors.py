@@ -1,0 +1,138 @@
+"""Predictors of one objective from features, and the choice among them by cross-validation.
+
+| name | model | good at |
+|---|---|---|
+| `ridge` | linear, strength of the penalty by leave-one-out | latency, sizes; few samples |
+| `svr` | support vectors with a radial kernel | smooth curves, quality |
+| `trees` | gradient-boosted trees | steps and interactions; many samples |
+
+How good a predictor is, is never assumed: `Score` compares its answers with trials that it had not seen.
+(Cummings et al., Hardware-aware framework for neural architecture search, 2022, use ridge and SVR.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxnas.errors import ConfigError
+from onnxnas.plugins import is_reference, load_object
+
+Floats = NDArray[np.float64]
+FOLDS = 5
+FEW = 60  # samples below which trees have nothing to split
+
+
+class Predictor(Protocol):
+    """A regression model. `fit` forgets what it was fitted to before; the same data give the same answers."""
+
+    def fit(self, features: Floats, values: Floats) -> object:
+        """Learn n values (n,) from features (n, f)."""
+        ...
+
+    def predict(self, features: Floats) -> Floats:
+        """The values (n,) that features (n, f) will have."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of predictions against values that were not fitted: mean absolute error in %, rank correlations."""
+
+    mape: float
+    spearman: float
+    kendall: float
+    n: int
+
+
+def _ridge() -> Predictor:
+    from sklearn.linear_model import RidgeCV
+
+    return _scaled(RidgeCV(alphas=np.logspace(-3, 3, 13)))
+
+
+def _svr() -> Predictor:
+    from sklearn.svm import SVR
+
+    return _scaled(SVR(C=30.0, epsilon=0.02))
+
+
+def _trees() -> Predictor:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return _scaled(
+        HistGradientBoostingRegressor(
+            learning_rate=0.08, max_iter=150, max_leaf_nodes=8, min_samples_leaf=5, random_state=0
+        )
+    )
+
+
+def _scaled(model: Any) -> Predictor:
+    """Features and values of mean 0 and variance 1; columns that never change are left out."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.feature_selection import VarianceThreshold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    line = make_pipeline(VarianceThreshold(1e-12), StandardScaler(), model)
+    scaled: Predictor = TransformedTargetRegressor(line, transformer=StandardScaler())
+    return scaled
+
+
+PREDICTORS: Mapping[str, Callable[[], Predictor]] = {"ridge": _ridge, "svr": _svr, "trees": _trees}
+
+
+def make_predictor(name: str) -> Predictor:
+    """A new predictor by name, or by calling `module:name`. Raises ConfigError."""
+    if is_reference(name):
+        return load_object(name, what="predictor")()  # type: ignore[no-any-return]
+    if name not in PREDICTORS:
+        raise ConfigError(
+            f"predictor {name!r} is not known: use one of {', '.join(PREDICTORS)}, auto, or module:name"
+        )
+    return PREDICTORS[name]()
+
+
+def fitted(name: str, features: Floats, values: Floats) -> tuple[str, Predictor]:
+    """A predictor fitted to all of n values; `auto` takes the one with the least cross-validated error.
+
+    Raises ConfigError for an unknown name.
+    """
+    chosen = name
+    if name == "auto":
+        candidates = [n for n in PREDICTORS if n != "trees" or len(values) >= FEW]
+        chosen = (
+            min(candidates, key=lambda n: _error(n, features, values))
+            if len(values) >= 2 * FOLDS
+            else "ridge"
+        )
+    model = make_predictor(chosen)
+    model.fit(features, values)
+    return chosen, model
+
+
+def _error(name: str, features: Floats, values: Floats) -> float:
+    """Mean absolute error over folds of interleaved samples."""
+    place = np.arange(len(values)) % FOLDS
+    total = 0.0
+    for fold in range(FOLDS):
+        held = place == fold
+        model = make_predictor(name)
+        model.fit(features[~held], values[~held])
+        total += float(np.abs(model.predict(features[held]) - values[held]).sum())
+    return total / len(values)
+
+
+def score(predicted: Floats, measured: Floats) -> Score:
+    """How well n predictions (n,) say what was measured (n,). Correlations of constant values are 0."""
+    from scipy import stats
+
+    error = np.abs(predicted - measured) / np.maximum(np.abs(measured), 1e-12)
+    flat = np.ptp(predicted) == 0 or np.ptp(measured) == 0
+    spearman = 0.0 if flat else float(stats.spearmanr(predicted, measured).statistic)
+    kendall = 0.0 if flat else float(stats.kendalltau(predicted, measured).statistic)
+    return Score(100 * float(error.mean()), spearman, kendall, len(measured))
