@@ -32,7 +32,7 @@ Rows = NDArray[np.float64]
 
 INNER_GENERATIONS = 20
 INNER_POPULATION = 60
-LEAST = 8  # measured candidates, below which nothing is predicted
+LEAST = 8  # measured candidates, below which nothing is predicted; candidates of a round
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ class Round:
 
 
 class Concurrent:
-    """An `Algorithm`. Rounds have half a population; `rounds` tells the quality of each round's predictors."""
+    """An `Algorithm`. Rounds have half a population, at least 8.
+
+    `rounds` tells how good the predictors of each round were.
+    """
 
     def __init__(self, problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> None:
         self._problem, self._settings, self._rng = problem, settings, rng
@@ -128,8 +131,8 @@ class Concurrent:
         return found, np.concatenate(rows) if rows else np.empty((0, len(models)))
 
     def _picked(self, predicted: Rows, measured: Rows) -> list[int]:
-        """Half a population of the predicted ones: each enlarges the front the most, given those before it."""
-        count = max(1, self._settings.population // 2)
+        """A round's candidates: each enlarges the front of the predicted ones most, given those before it."""
+        count = max(LEAST, self._settings.population // 2)
         allowed = self._problem.violations(predicted).sum(axis=1) == 0
         fine = self._problem.violations(measured).sum(axis=1) == 0
         places = np.flatnonzero(allowed if allowed.any() else np.ones(len(predicted), bool))

@@ -24,7 +24,7 @@ from onnxnas.plugins import is_reference, load_object
 
 Floats = NDArray[np.float64]
 FOLDS = 5
-FEW = 60  # samples below which trees have nothing to split
+FEW = 100  # samples below which trees have nothing to split
 
 
 class Predictor(Protocol):
@@ -110,9 +110,18 @@ def fitted(name: str, features: Floats, values: Floats) -> tuple[str, Predictor]
             if len(values) >= 2 * FOLDS
             else "ridge"
         )
-    model = make_predictor(chosen)
-    model.fit(features, values)
-    return chosen, model
+    return chosen, _fitted(chosen, features, values)
+
+
+def _fitted(name: str, features: Floats, values: Floats) -> Predictor:
+    """scikit-learn's support vectors draw a number from numpy's global generator, which is put back."""
+    model = make_predictor(name)
+    state = np.random.get_state()
+    try:
+        model.fit(features, values)
+    finally:
+        np.random.set_state(state)
+    return model
 
 
 def _error(name: str, features: Floats, values: Floats) -> float:
@@ -121,8 +130,7 @@ def _error(name: str, features: Floats, values: Floats) -> float:
     total = 0.0
     for fold in range(FOLDS):
         held = place == fold
-        model = make_predictor(name)
-        model.fit(features[~held], values[~held])
+        model = _fitted(name, features[~held], values[~held])
         total += float(np.abs(model.predict(features[held]) - values[held]).sum())
     return total / len(values)
 

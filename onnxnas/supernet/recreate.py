@@ -8,13 +8,20 @@ is inserted with the mean m and variance v that the convolution's output has on 
 
 so that in evaluation it is the identity, and in training it normalises like the one that was there. The
 rewriter folds it back in the end.
+
+What was folded in also changed the size of the filters, which in front of a normalisation decides nothing but the
+learning rate: a filter of half the norm turns four times as fast (van Laarhoven, L2 regularization versus batch and
+weight normalization, 2017). The filters of a CIFAR ResNet-20 have norms of 1.2 to 2.2 before folding and of 0.6 to 4.4
+after. So each gets the norm of a fresh one, the square root of 2 (He et al. 2015), and the statistics follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxnas.graph import Graph, load, rewrite
 from onnxnas.supernet.fixed import FixedSpace
@@ -76,9 +83,31 @@ def recreate_batchnorm(graph: Graph, batches: Iterable[Batch], nodes: Iterable[s
     for node in new:
         scale, bias, mean, var = node.inputs[1:5]
         m, v = found.mean[mean], found.var[mean]
-        values = {scale: np.sqrt(v + np.float32(EPSILON)), bias: m, mean: m, var: v}
+        times, filters = _fresh_norms(prepared, prepared.producer(node.inputs[0]), len(m))
+        root = np.sqrt(times**2 * v + np.float32(EPSILON))
+        values = {scale: root / times, bias: m, mean: times * m, var: times**2 * v, **filters}
         edits += [SetInitializer(name, value.astype(np.float32)) for name, value in values.items()]
     return _reload(graph, rewrite(prepared, edits))
+
+
+def _fresh_norms(
+    graph: Graph, layer: Node | None, channels: int
+) -> tuple[NDArray[np.floating[Any]], dict[str, NDArray[np.floating[Any]]]]:
+    """(factor of each output channel, weights and bias of the layer times it); factors of 1 where it must stay."""
+    same = np.ones(channels, np.float32)
+    if layer is None or layer.op_type != "Conv":
+        return same, {}
+    names = [name for name in layer.inputs[1:3] if name]
+    if any(name not in graph.initializers or len(graph.consumers(name)) > 1 for name in names):
+        return same, {}
+    weight = graph.initializers[names[0]]
+    norms = np.linalg.norm(weight.reshape(channels, -1), axis=1)
+    dead = norms < 1e-3 * max(float(norms.max()), 1e-30)
+    times = np.where(dead, 1.0, np.sqrt(2.0) / np.where(dead, 1.0, norms)).astype(np.float32)
+    values = {names[0]: weight * times.reshape(-1, *(1,) * (weight.ndim - 1))}
+    if len(names) > 1:
+        values[names[1]] = graph.initializers[names[1]] * times
+    return times, values
 
 
 def _identity(graph: Graph, node: Node) -> InsertBatchNorm:

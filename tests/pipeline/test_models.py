@@ -171,9 +171,10 @@ def test_folded_batchnorm_comes_back_and_changes_nothing(tmp_path: Path) -> None
     x = images()
     np.testing.assert_allclose(run(again.model, x), run(whole, x), rtol=1e-4, atol=1e-5)
     # the statistics are those of the convolution's output over the training images, counted independently
-    first = loaded.node(nodes[0])
+    first = again.producer(norms[0].inputs[0])
+    assert first is not None
     probe = onnx.ModelProto()
-    probe.CopyFrom(loaded.model)
+    probe.CopyFrom(again.model)
     probe.graph.output.append(
         onnx.helper.make_tensor_value_info(first.outputs[0], onnx.TensorProto.FLOAT, None)
     )
@@ -184,6 +185,10 @@ def test_folded_batchnorm_comes_back_and_changes_nothing(tmp_path: Path) -> None
     var = again.initializers[norms[0].inputs[4]]
     np.testing.assert_allclose(mean, values.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(var, values.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    # every filter has the norm of a fresh one: folding had made them small or large
+    weights = [again.initializers[again.node(name).inputs[1]] for name in nodes]
+    lengths = np.concatenate([np.linalg.norm(w.reshape(len(w), -1), axis=1) for w in weights])
+    np.testing.assert_allclose(lengths, np.sqrt(2), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "bert"])

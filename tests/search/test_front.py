@@ -1,4 +1,4 @@
-"""Dominance, hypervolume, knee and spread against brute force and hand-computed figures."""
+"""Dominance, hypervolume and knee against brute force and hand-computed figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from onnxnas.search import (
     non_dominated,
     overlap,
     pareto,
-    spread,
     surely_dominated,
 )
 from onnxnas.types import Measurement, Objective, Subnet, Trial
@@ -110,25 +109,6 @@ def test_knee_is_where_the_front_bends_most() -> None:
     assert knee(front, [QUALITY, LATENCY]).number == 1
     with pytest.raises(ValueError, match="without members"):
         knee([], [QUALITY, LATENCY])
-
-
-def test_spread_takes_both_ends_and_even_steps_between() -> None:
-    front = [trial(i, 90 - i, ms) for i, ms in enumerate([10.0, 9.9, 9.8, 9.7, 7.0, 4.1, 4.0, 1.0])]
-    assert [t.values["latency"] for t in spread(front, 4, LATENCY)] == [1.0, 4.0, 7.0, 10.0]
-    assert [t.values["quality"] for t in spread(front, 2, QUALITY)] == [90, 83]
-    assert [t.number for t in spread(front, 1, QUALITY)] == [0]
-    assert len(spread(front, 99, LATENCY)) == len(front)
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.integers(1, 25))
-@settings(deadline=None)
-def test_spread_gives_k_different_members(latencies: list[int], k: int) -> None:
-    front = [trial(i, 90, ms) for i, ms in enumerate(latencies)]
-    chosen = spread(front, k, LATENCY)
-    assert len({t.number for t in chosen}) == len(chosen) == min(k, len(front))
-    assert chosen[0].values["latency"] == min(latencies)
-    if k >= 2:
-        assert chosen[-1].values["latency"] == max(latencies)
 
 
 def test_trials_whose_intervals_meet_are_not_told_apart() -> None:
