@@ -169,10 +169,12 @@ def _entries(flow: Flow, tensor: str) -> list[int | None]:
         return [entry for entries in inputs for entry in entries]
     if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
         return inputs[0]
-    if node.op_type == "Where" and len({len(entries) for entries in inputs}) == 1:
-        return [(a if c else b) if c is not None else None for c, a, b in zip(*inputs, strict=True)]
-    if node.op_type == "Equal" and len(inputs[0]) == len(inputs[1]):
-        return [None if None in pair else int(pair[0] == pair[1]) for pair in zip(*inputs, strict=True)]
+    if node.op_type in ("Where", "Equal"):
+        length = max(map(len, inputs))
+        rows = zip(*(entries * (length if len(entries) == 1 else 1) for entries in inputs), strict=True)
+        if node.op_type == "Equal":
+            return [None if None in pair else int(pair[0] == pair[1]) for pair in rows]
+        return [(a if c else b) if c is not None else None for c, a, b in rows]
     return unknown
 
 

@@ -6,7 +6,6 @@ import io
 import warnings
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -87,4 +86,4 @@ def test_what_is_expected_is_there() -> None:
     assert blocks == [["attention", "feed_forward", "attention", "feed_forward"]]
     assert [size for size, *_ in groups] == [4, 4, 32, 128, 128]  # heads, embedding, feed-forward
     _, groups = found(exported("dense", 17, True, dynamo=False))
-    assert int(np.sum([size for size, *_ in groups])) == 48
+    assert [size for size, *_ in groups] == [16, 16]  # the shuffle ties the two convolutions; the one below

@@ -135,6 +135,7 @@ def test_a_check_that_does_not_hold_is_exit_1(
     from onnxnas.pipeline import check
 
     monkeypatch.setattr(check, "TOLERANCE", -1.0)
+    monkeypatch.setattr(check, "ROUNDING", -1.0)
     assert main(["check", str(model), "--json", "--samples", "1"]) == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["ok"] is False

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxnas.testing.operators import OperatorCase
 from tests.ops import (
+    cases_control,
     cases_detection,
     cases_elementwise,
     cases_indexing,
@@ -268,6 +269,7 @@ CASES: list[OperatorCase] = [
     plain("Range", ranges, 1),
     OperatorCase("Shape Size", tokens(size), zeros=False),
     plain("Einsum", einsum),
+    *cases_control.CASES,
     *cases_detection.CASES,
     *cases_elementwise.CASES,
     *cases_indexing.CASES,

@@ -249,7 +249,7 @@ def test_a_users_own_algorithm_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nsga3", "not known: use one of nsga2, random"),
+        ("nsga3", "not known: use one of concurrent, nsga2, random"),
         ("no_such_module:x", "importing no_such_module failed"),
         ("json:no_such_name", "has no 'no_such_name'"),
         ("json:decoder", "not callable"),
