@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from rewriters.base import Refusal, Rewriter, Rewritten, perform
 from rewriters.batchnorm import fold_batchnorm, foldable, insert_batchnorm
@@ -40,8 +41,12 @@ ORDER: tuple[tuple[type, Rewriter[Any]], ...] = (
 )
 
 
-def apply(model: onnx.ModelProto, edits: Sequence[Edit]) -> Rewritten | Refusal:
+def apply(
+    model: onnx.ModelProto, edits: Sequence[Edit], read: Mapping[str, NDArray[Any]] | None = None
+) -> Rewritten | Refusal:
     """Perform `edits` on a copy of `model`, which is never modified.
+
+    `read` may hold initializers of `model` as arrays, by name, to save reading them again.
 
     All edits refer to `model` as given, whatever their order; only `SetInitializer` comes last. The result
     has no dead nodes, unused initializers or value_info; its nodes are in topological order with unique
@@ -56,7 +61,7 @@ def apply(model: onnx.ModelProto, edits: Sequence[Edit]) -> Rewritten | Refusal:
         if type(edit) not in kinds:
             raise TypeError(f"not an edit: {edit!r}")
     try:
-        surgery = Surgery(model)
+        surgery = Surgery(model, read)
     except ValueError as problem:
         return Refusal(str(problem), "")
     done: list[str] = []

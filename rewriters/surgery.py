@@ -8,7 +8,7 @@ graph until someone asks for their values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,15 @@ Array = NDArray[Any]
 class Surgery:
     """`model` opened. Names given to `node` and `tensor` are those of the model as it was opened.
 
+    `read` has numbers of its initializers that somebody has read before: a protobuf copies them each time.
+
     Raises:
         ValueError: graphsurgeon cannot represent the model.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, read: Mapping[str, Array] | None = None) -> None:
         self.model = model
+        self._read = {} if read is None else read
         skeleton = strip(model)
         del skeleton.functions[:]  # taken over as they are
         try:
@@ -87,7 +90,8 @@ class Surgery:
     def values(self, tensor: Any) -> Array:
         """The numbers of an initializer (see `is_constant`); not to be written into."""
         if id(tensor) not in self._values:
-            return arrays.read(self._stored[tensor.name])
+            known = self._read.get(tensor.name)
+            return arrays.read(self._stored[tensor.name]) if known is None else known
         return self._values[id(tensor)]
 
     def set_values(self, tensor: Any, values: Array) -> None:

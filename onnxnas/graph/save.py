@@ -33,7 +33,7 @@ def rewrite(
     Raises ModelError when the edits are refused, with the reason and the node.
     """
     values = [SetInitializer(name, np.asarray(value)) for name, value in (weights or {}).items()]
-    result = rewriters.apply(graph.model, [*edits, *values])
+    result = rewriters.apply(graph.model, [*edits, *values], graph.initializers)
     if isinstance(result, rewriters.Refusal):
         raise ModelError(f"{result.node}: {result.reason}" if result.node else result.reason)
     return result.model
