@@ -14,7 +14,6 @@ Imports are done before anything is timed. Exits with 1 when a time is above wha
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from onnxnas import graph
 from onnxnas.pipeline.inspect import inspect
 from onnxnas.testing import graphs
 from onnxnas.testing.builder import Builder
+from tools.coverage import zoo_models
 
 LONG_NODES, LONG_SECONDS = 10_000, 5.0
 MEDIAN_SECONDS = 1.0
@@ -116,18 +116,11 @@ def cutting(rounds: int) -> bool:
 
 def zoo(shared: Path) -> bool:
     """Print how long real networks take."""
-    spec = importlib.util.spec_from_file_location("zoo", shared / "zoo" / "zoo.py")
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{shared}: no zoo/zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     times: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as place:
-        for name in module.names():
-            path = Path(place) / "model.onnx"
-            onnx.save(module.load(name), str(path))
-            times[name] = seconds_to_inspect(path)
-            print(f"inspect {name}: {times[name]:.2f} s", flush=True)
+    for name, make in zoo_models(shared):
+        with tempfile.TemporaryDirectory() as place:
+            times[name] = seconds_to_inspect(make(Path(place)))
+        print(f"inspect {name}: {times[name]:.2f} s", flush=True)
     slowest = max(times, key=times.__getitem__)
     middle = statistics.median(times.values())
     print(f"zoo: median {middle:.2f} s, slowest {times[slowest]:.2f} s ({slowest})")

@@ -97,8 +97,8 @@ def examine(name: str, make: Callable[[Path], Path]) -> Row:
     return row
 
 
-def shared_models(shared: Path) -> Iterator[tuple[str, Callable[[Path], Path]]]:
-    """Every architecture of the zoo, then the files found in the wild."""
+def zoo_models(shared: Path) -> Iterator[tuple[str, Callable[[Path], Path]]]:
+    """(name, a function that writes it into a folder) for every architecture of the zoo."""
     spec = importlib.util.spec_from_file_location("zoo", shared / "zoo" / "zoo.py")
     if spec is None or spec.loader is None:
         raise SystemExit(f"{shared}: no zoo/zoo.py")
@@ -112,6 +112,11 @@ def shared_models(shared: Path) -> Iterator[tuple[str, Callable[[Path], Path]]]:
 
     for name in zoo.names():
         yield name, partial(made, name)
+
+
+def shared_models(shared: Path) -> Iterator[tuple[str, Callable[[Path], Path]]]:
+    """The zoo, then the files found in the wild."""
+    yield from zoo_models(shared)
     for path in sorted((shared / "data" / "onnx").glob("*.onnx")):
         yield path.name, partial(lambda given, _: given, path)
 

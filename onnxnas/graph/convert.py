@@ -10,9 +10,10 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto
 
-from onnxnas.graph import tensors
 from onnxnas.graph.validate import captures
 from onnxnas.types import Node, Subgraph
+from rewriters import arrays
+from rewriters.constants import constant_node_value
 
 _A = AttributeProto
 _LEAVES = frozenset(
@@ -40,11 +41,11 @@ _VALUE: dict[int, Callable[[AttributeProto], Any]] = {
     _A.FLOAT: lambda a: a.f,
     _A.INT: lambda a: a.i,
     _A.STRING: lambda a: _text(a.s),
-    _A.TENSOR: lambda a: tensors.to_numpy(a.t),
+    _A.TENSOR: lambda a: arrays.read(a.t),
     _A.FLOATS: lambda a: tuple(a.floats),
     _A.INTS: lambda a: tuple(a.ints),
     _A.STRINGS: lambda a: tuple(_text(s) for s in a.strings),
-    _A.TENSORS: lambda a: tuple(tensors.to_numpy(t) for t in a.tensors),
+    _A.TENSORS: lambda a: tuple(arrays.read(t) for t in a.tensors),
     _A.TYPE_PROTO: lambda a: str(a.tp),
     _A.TYPE_PROTOS: lambda a: tuple(str(t) for t in a.type_protos),
 }
@@ -85,16 +86,21 @@ def node(proto: NodeProto, name: str, opsets: _Opsets, scope: str) -> Node:
 
 
 def subgraph(body: GraphProto, opsets: _Opsets) -> Subgraph:
-    """The body of an If, Loop or Scan; a node without a name gets one from its place."""
+    """The body of an If, Loop or Scan, its Constants among the initializers; a node without a name gets one."""
+    values = {tensor.name: arrays.read(tensor) for tensor in body.initializer}
+    nodes: list[Node] = []
+    for place, inner in enumerate(body.node):
+        stored = constant_node_value(inner, inner.output[0]) if inner.op_type == "Constant" else None
+        if stored is None:
+            nodes.append(node(inner, inner.name or f"{inner.op_type}_{place}", opsets, ""))
+        else:
+            values[stored.name] = arrays.read(stored)
     return Subgraph(
         captures(body),
-        tuple(
-            node(inner, inner.name or f"{inner.op_type}_{place}", opsets, "")
-            for place, inner in enumerate(body.node)
-        ),
+        tuple(nodes),
         tuple(value.name for value in body.input),
         tuple(value.name for value in body.output),
-        {tensor.name: tensors.to_numpy(tensor) for tensor in body.initializer},
+        values,
     )
 
 

@@ -37,7 +37,6 @@ def other_shapes(graph: Graph) -> Iterator[dict[str, Shape]]:
     """
     declared = {name: graph.tensors[name].declared for name in graph.inputs}
     bound = {name: graph.tensors[name].shape for name in graph.inputs}
-    seen: set[tuple[tuple[str, Shape], ...]] = set()
     for spatial, sequence in zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True):
         sizes = {SPATIAL: spatial, SEQUENCE: sequence}
         found: dict[str, Shape] = {}
@@ -50,9 +49,7 @@ def other_shapes(graph: Graph) -> Iterator[dict[str, Shape]]:
             )
             if new != shape:
                 found[name] = new
-        key = tuple(found.items())
-        if found and key not in seen:
-            seen.add(key)
+        if found:
             yield found
 
 

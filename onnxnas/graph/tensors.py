@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from onnxnas.errors import ModelError
 from onnxnas.graph.limits import Limits
+from rewriters import arrays
 
 _T = TensorProto
 _LARGEST = 1 << 48  # elements; far beyond any real tensor, far below overflow
@@ -113,16 +114,6 @@ def check(tensor: TensorProto, limits: Limits) -> None:
         )
 
 
-def to_numpy(tensor: TensorProto) -> NDArray[Any]:
-    """The value, read-only; without a second copy when the data is raw and of a native type."""
-    dtype = numpy_dtype(tensor.data_type)
-    if dtype is not None and tensor.HasField("raw_data") and _BITS[int(tensor.data_type)] >= 8:
-        return np.frombuffer(tensor.raw_data, dtype=dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
-    value = np.asarray(numpy_helper.to_array(tensor))
-    value.setflags(write=False)
-    return value
-
-
 class Initializers(Mapping[str, NDArray[Any]]):
     """The initializers of a graph by name, each made into a read-only array when it is first asked for."""
 
@@ -133,7 +124,7 @@ class Initializers(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         array = self._arrays.get(name)
         if array is None:
-            array = self._arrays[name] = to_numpy(self._protos[name])
+            array = self._arrays[name] = arrays.read(self._protos[name])
         return array
 
     def __iter__(self) -> Iterator[str]:

@@ -22,28 +22,19 @@ class _Body:
     """A body as a function of the outer values that it captures and of its own inputs."""
 
     def __init__(self, body: Subgraph, known: Mapping[str, NDArray[Any]], mode: BatchNorm) -> None:
+        import torch
+
         self._inputs, self._outputs = body.inputs, body.outputs
-        self._own: dict[str, NDArray[Any]] = dict(body.initializers)
-        self._steps: list[tuple[Node, TorchFunction]] = []
-        for node in body.nodes:
-            if node.op_type == "Constant":
-                self._own[node.outputs[0]] = np.array(_value(node))
-                continue
-            both = {**known, **self._own}
-            fixed = {
-                place: both[name]
-                for place, name in enumerate(node.reads)
-                if name in both and both[name].dtype.kind != "f"
-            }
-            self._steps.append((node, torch_function(node, fixed, mode)))
+        self._own = {name: torch.from_numpy(np.array(value)) for name, value in body.initializers.items()}
+        constants = {**known, **body.initializers}
+        fixed = {name: value for name, value in constants.items() if value.dtype.kind != "f"}
+        self._steps = [(node, torch_function(node, _known(node.reads, fixed), mode)) for node in body.nodes]
 
     def __call__(self, outer: Mapping[str, Any], given: Sequence[Any] = ()) -> list[Any]:
         import torch
 
         device = next((v.device for v in outer.values() if isinstance(v, torch.Tensor)), None)
-        values: Values = dict(outer)
-        for name, array in self._own.items():
-            values[name] = torch.from_numpy(np.array(array)).to(device)
+        values: Values = {**outer, **{name: value.to(device) for name, value in self._own.items()}}
         values.update(zip(self._inputs, given, strict=True))
         for node, function in self._steps:
             result = function([values[name] if name else None for name in node.reads])
@@ -52,24 +43,17 @@ class _Body:
         return [values[name] for name in self._outputs]
 
 
-def _value(node: Node) -> Any:
-    """What a Constant holds, in whichever attribute."""
-    kinds = {
-        "value_float": np.float32,
-        "value_floats": np.float32,
-        "value_int": np.int64,
-        "value_ints": np.int64,
-    }
-    name, value = next((n, v) for n, v in node.attributes.items() if n.startswith("value"))
-    return np.asarray(value, kinds.get(name))
+def _known(reads: Sequence[str], values: Mapping[str, NDArray[Any]]) -> dict[int, NDArray[Any]]:
+    """Those of the values that are read, by position."""
+    return {place: values[name] for place, name in enumerate(reads) if name in values}
 
 
-def _known(node: Node, constants: Mapping[int, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _named(node: Node, constants: Mapping[int, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name: constants[place] for place, name in enumerate(node.reads) if place in constants}
 
 
 def _if(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> TorchFunction:
-    known = _known(node, constants)
+    known = _named(node, constants)
     chosen = {
         True: _Body(node.attributes["then_branch"], known, mode),
         False: _Body(node.attributes["else_branch"], known, mode),
@@ -82,7 +66,7 @@ def _if(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> T
 
 
 def _loop(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -> TorchFunction:
-    body = _Body(node.attributes["body"], _known(node, constants), mode)
+    body = _Body(node.attributes["body"], _named(node, constants), mode)
     carried = len(node.inputs) - 2
 
     def run(inputs: Sequence[Any]) -> tuple[Any, ...]:

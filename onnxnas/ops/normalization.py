@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.ops.channels import Factor, at
+from onnxnas.ops.channels import Factor, Layout, at
 from onnxnas.ops.merge import broadcast
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, TorchFunction
@@ -75,6 +75,13 @@ def _group_norm_edits(node: Node, kept: Kept) -> list[Edit]:
     return [SetAttribute(node.name, "num_groups", int(mask.sum()) * groups // shape[1])]
 
 
+def _unmixed(flow: Flow, node: Node, over: Sequence[int]) -> Layout:
+    """The input's labels; those that run along an axis normalised over and another one stay whole along it."""
+    layout = flow.layout(node.inputs[0])
+    mixed = [a for f in layout if len(f.axes) > 1 for a in f.axes if a in over]
+    return flow.static(layout, mixed, node, "normalised over")
+
+
 def _trailing_flow(flow: Flow, node: Node) -> None:
     """Statistics over the axes from `axis` on; scale and bias cover these (LayerNormalization, RMSNormalization)."""
     x = node.inputs[0]
@@ -83,8 +90,7 @@ def _trailing_flow(flow: Flow, node: Node) -> None:
         flow.freeze_all(node, "its shape is unknown")
         return
     first = int(node.attributes.get("axis", -1)) % len(shape)
-    mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a >= first]
-    flow.layouts[x] = flow.static(flow.layout(x), mixed, node, "normalised over")
+    flow.layouts[x] = _unmixed(flow, node, range(first, len(shape)))
     layout = broadcast(flow, node, [n for n in node.inputs if n], shape)
     flow.set(node.outputs[0], layout)
     for extra in node.outputs[1:]:
@@ -101,8 +107,7 @@ def _over_flow(axes: Callable[[Node, int], Sequence[int]]) -> Callable[[Flow, No
             flow.freeze_all(node, "its shape is unknown")
             return
         over = [a % len(shape) for a in axes(node, len(shape))]
-        mixed = [a for f in flow.layout(x) if len(f.axes) > 1 for a in f.axes if a in over]
-        flow.set(node.outputs[0], flow.static(flow.layout(x), mixed, node, "normalised over"))
+        flow.set(node.outputs[0], _unmixed(flow, node, over))
 
     return pass_on
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
+    from onnxnas import measure
     from onnxnas.space import SearchSpace
 
 Arrays = list["NDArray[Any]"]
@@ -54,10 +56,8 @@ def check(
 
     began = time.perf_counter()
     target = measure.Target(runtime=runtime, threads=1, batch=1)
-    seen, feeds = _digestible(source, shapes, seed, target)
-    original = as_it_came(source, seen.graph)
     problems: list[str] = []
-    with measure.Measurer(target, original, feeds) as measurer:
+    with _opened(source, shapes, seed, target) as (seen, feeds, original, measurer):
         reference = _run(measurer, original, feeds, "the original file", problems)
         rewritten = graph.rewrite(seen.graph, seen.space.plan(seen.space.maximal()))
         identity = difference(
@@ -80,35 +80,35 @@ def check(
     }
 
 
-def _digestible(
-    source: Any, given: Mapping[str, Sequence[int]] | None, seed: int, target: Any
-) -> tuple[Inspection, Mapping[str, NDArray[Any]]]:
-    """The model and inputs that the runtime takes, of other than default shapes if it must be."""
-    first = inspect(source, shapes=given)
-    feeds = graph.example_inputs(first.graph, seed=seed, shapes=given)
-    others = () if given else tuple(graph.other_shapes(first.graph))
-    if not others or _takes(target, as_it_came(source, first.graph), feeds):
-        return first, feeds
-    for shapes in others:
-        try:
-            seen = inspect(source, shapes=shapes)
-            other = graph.example_inputs(seen.graph, seed=seed, shapes=shapes)
-        except ModelError:
-            continue
-        if _takes(target, as_it_came(source, seen.graph), other):
-            return seen, other
-    return first, feeds
+@contextmanager
+def _opened(
+    source: Any, given: Mapping[str, Sequence[int]] | None, seed: int, target: measure.Target
+) -> Iterator[tuple[Inspection, Mapping[str, NDArray[Any]], bytes | Path, measure.Measurer]]:
+    """The model, inputs, the model for the runtime and a process that has run it on them.
 
-
-def _takes(target: Any, model: bytes | Path, feeds: Mapping[str, NDArray[Any]]) -> bool:
+    Of other than default shapes if it must be. Raises ModelError when the runtime takes none of them.
+    """
     from onnxnas import measure
 
-    try:
-        with measure.Measurer(target, model, feeds) as measurer:
-            measurer.run(model, feeds)
-    except OnnxnasError:
-        return False
-    return True
+    first = inspect(source, shapes=given)
+    tries: list[tuple[Inspection | None, Mapping[str, Sequence[int]] | None]] = [(first, given)]
+    tries += [] if given else [(None, shapes) for shapes in graph.other_shapes(first.graph)]
+    refusal: ModelError | None = None
+    with ExitStack() as stack:
+        for known, shapes in tries:
+            try:
+                seen = known or inspect(source, shapes=shapes)
+                feeds = graph.example_inputs(seen.graph, seed=seed, shapes=shapes)
+                original = as_it_came(source, seen.graph)
+                measurer = stack.enter_context(measure.Measurer(target, original, feeds))
+            except ModelError as error:
+                refusal = refusal or error
+                continue
+            break
+        else:
+            assert refusal is not None
+            raise refusal
+        yield seen, feeds, original, measurer
 
 
 def subnets(space: SearchSpace, samples: int, seed: int) -> list[Subnet]:

@@ -70,17 +70,8 @@ def _outstanding(front: list[Trial], rows: Mapping[int, tuple[float, float]], co
     values = np.array([rows[trial.number] for trial in front])
     low, high = values.min(axis=0), values.max(axis=0)
     frame = search.Frame(tuple(low), tuple(high + 0.1 * np.where(high > low, high - low, 1.0)))
-    chosen: list[Trial] = []
-    while inner and len(chosen) < count:
-        best = max(
-            inner,
-            key=lambda trial: search.hypervolume(
-                np.array([rows[member.number] for member in (*chosen, trial)]), frame
-            ),
-        )
-        chosen.append(best)
-        inner.remove(best)
-    return chosen
+    taken = search.most_volume(np.array([rows[trial.number] for trial in inner]), count, frame)
+    return [inner[i] for i in taken]
 
 
 def cut_out(line: Line, subnet: Subnet) -> graph.Graph:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
-from onnxnas.search.front import Frame, hypervolume, non_dominated
+from onnxnas.search.front import Frame, most_volume, non_dominated
 from onnxnas.search.nsga2 import nsga2
 from onnxnas.search.predictors import Predictor, Score, fitted, score
 from onnxnas.search.problem import Genotype, Problem
@@ -59,7 +59,6 @@ class Concurrent:
         self._predicted: list[tuple[Genotype, Rows]] = []
         self._names: tuple[str, ...] = ()
         self._fitted_to = 0
-        self._first = nsga2(problem, settings, rng)
         self.rounds: list[Round] = []
 
     def ask(self, n: int) -> list[Genotype]:
@@ -103,9 +102,9 @@ class Concurrent:
 
     def _generation(self) -> list[Genotype]:
         """Of ordinary evolution, until there is enough to learn from."""
-        self._first = nsga2(self._problem, self._settings, self._rng) if self._known else self._first
-        self._inform(self._first)
-        return self._first.ask(self._settings.population)
+        inner = nsga2(self._problem, self._settings, self._rng)
+        self._inform(inner)
+        return inner.ask(self._settings.population)
 
     def _inform(self, inner: Evolution) -> None:
         if self._known:
@@ -141,16 +140,7 @@ class Concurrent:
         low, high = everything.min(axis=0), everything.max(axis=0)
         frame = Frame(tuple(low), tuple(np.where(high > low, high, low + 1.0) + 0.1 * (high - low)))
         places = _best_layers(predicted, places, 4 * count)
-        front = base[non_dominated(base)]
-        chosen: list[int] = []
-        while places.size and len(chosen) < count:
-            gains = [hypervolume(np.vstack([front, predicted[i]]), frame) for i in places]
-            best = int(np.argmax(gains))
-            chosen.append(int(places[best]))
-            front = np.vstack([front, predicted[places[best]]])
-            front = front[non_dominated(front)]
-            places = np.delete(places, best)
-        return chosen
+        return [int(places[i]) for i in most_volume(predicted[places], count, frame, base)]
 
 
 def _best_layers(rows: Rows, places: NDArray[np.int64], count: int) -> NDArray[np.int64]:

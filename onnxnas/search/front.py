@@ -96,6 +96,20 @@ def hypervolume(rows: Rows, frame: Frame) -> float:
     return float(HV(ref_point=np.ones(len(ideal)), norm_ref_point=False)(scaled))
 
 
+def most_volume(rows: Rows, count: int, frame: Frame, start: Rows | None = None) -> list[int]:
+    """Which `count` of n rows (n x m) to take: each enlarges the hypervolume of `start` and those before it most."""
+    held = np.empty((0, rows.shape[1])) if start is None else start[non_dominated(start)]
+    left = list(range(len(rows)))
+    taken: list[int] = []
+    while left and len(taken) < count:
+        best = max(left, key=lambda i: hypervolume(np.vstack([held, rows[i]]), frame))
+        taken.append(best)
+        left.remove(best)
+        held = np.vstack([held, rows[best]])
+        held = held[non_dominated(held)]
+    return taken
+
+
 def knee(front: Sequence[Trial], objectives: Sequence[Objective]) -> Trial:
     """The member farthest below the plane through the front's extremes: the best compromise.
 
