@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from rewriters.clean import alive, in_order
+from rewriters.constants import NEVER
 from rewriters.fold import Folder
 from rewriters.inference import Types
 from rewriters.share import name_nodes, unshare
@@ -144,19 +145,27 @@ def _declared(model: onnx.ModelProto, skeleton: onnx.ModelProto) -> dict[str, on
 
 
 def _uses(nodes: Iterable[onnx.NodeProto], stored: Mapping[str, TensorProto]) -> dict[str, int]:
-    """How often each initializer is read, under the names that Identity nodes give it too."""
-    uses: dict[str, int] = {}
-    root: dict[str, str] = {}
+    """How many tensors made of an initializer, itself among them, are read by nodes that cannot be folded.
+
+    One of them is what folding would leave of a weight that is standardised at run time: it takes part in
+    its mean and its variance, and only the result is convolved with.
+    """
+    sources: dict[str, frozenset[str]] = {name: frozenset([name]) for name in stored}
+    alias: dict[str, str] = {}
+    uses: dict[str, set[str]] = {}
     for node in nodes:
-        for name in node.input:
-            name = root.get(name, name)
-            if name not in stored:
-                continue
+        constant = all(n in sources or not n for n in node.input) and node.op_type not in NEVER
+        if constant and (node.input or node.op_type == "Constant"):
+            lengths = node.op_type in ("Shape", "Size")
+            merged = frozenset[str]().union(*(sources[n] for n in node.input if n and not lengths))
+            sources.update((output, merged) for output in node.output if output)
             if node.op_type == "Identity":
-                root[node.output[0]] = name
-            else:
-                uses[name] = uses.get(name, 0) + 1
-    return uses
+                alias[node.output[0]] = alias.get(node.input[0], node.input[0])
+            continue
+        for name in node.input:
+            for source in sources.get(name, ()):
+                uses.setdefault(source, set()).add(alias.get(name, name))
+    return {source: len(tensors) for source, tensors in uses.items()}
 
 
 def _rename_outputs(folder: Folder, fixed: frozenset[str], pinned: frozenset[str]) -> list[onnx.NodeProto]:

@@ -77,7 +77,7 @@ class Folder:
     def small(self, name: str) -> Array | None:
         """A small constant, or the known parts of a shape (dtype object, with `Dim`s); else None."""
         if name in self._values:
-            return self._values[name]
+            return self._values[name] if self._values[name].size <= _SMALL else None
         stored = self.constants.get(name)
         if stored is None:
             return None
