@@ -54,7 +54,7 @@ def reshaped(flow: Flow, node: Node, layout: Layout, before: Shape, after: Shape
     """Labels of the output of a reshape from `before` to `after`."""
     plan = runs(before, after)
     result: list[Factor | None] = []
-    for factor in layout:
+    for factor in _one_for_each(flow, node, layout, [left for left, _ in plan]):
         current: Factor | None = tidy(factor)
         if current is None:
             continue
@@ -73,6 +73,19 @@ def reshaped(flow: Flow, node: Node, layout: Layout, before: Shape, after: Shape
             touched = [(left, right) for left, right in touched if set(left) & set(current.axes)]
         result.append(_read_again(current, touched, before, after))
     return tuple(f for f in result if f is not None)
+
+
+def _one_for_each(flow: Flow, node: Node, layout: Layout, lefts: Sequence[Sequence[int]]) -> Layout:
+    """`layout` with one factor along each run: of axes that are merged, the one of most positions stays elastic."""
+    for left in lefts:
+        rivals = [f for f in layout if any(a in left and f.ids.size > 1 for a in f.axes)]
+        most = max(rivals, key=lambda f: f.ids.size, default=None)
+        done = (
+            f if f is most else flow.labels.static(f, left, node.name, "mixed with channels of another axis")
+            for f in layout
+        )
+        layout = tuple(f for f in done if f is not None)
+    return layout
 
 
 def _too_big(touched: list[tuple[list[int], list[int]]], shape: Shape) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxnas.testing.operators import OperatorCase
 from tests.ops import (
+    cases_attention,
     cases_control,
     cases_detection,
     cases_elementwise,
@@ -269,6 +270,7 @@ CASES: list[OperatorCase] = [
     plain("Range", ranges, 1),
     OperatorCase("Shape Size", tokens(size), zeros=False),
     plain("Einsum", einsum),
+    *cases_attention.CASES,
     *cases_control.CASES,
     *cases_detection.CASES,
     *cases_elementwise.CASES,
