@@ -27,7 +27,7 @@ NORMALISATIONS = {
     "BatchNormalization", "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",
 }  # fmt: skip
 SCALINGS = {"Mul", "Add", "Sub", "Div", "Cast"}
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
 SHORTCUT_STEPS = 3
 SEARCHED = 5000  # nodes looked at before a possible leak counts as one
 

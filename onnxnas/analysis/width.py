@@ -19,7 +19,7 @@ from onnxnas.ops.channels import Factor, Ids, Labels
 from onnxnas.ops.spec import Flow
 from onnxnas.types import Frozen, Shape, WidthGroup
 
-CARRIERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "Einsum"}
+CARRIERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "Einsum", "LSTM", "GRU", "RNN"}
 LEVELS = 8  # widths offered: n, 7n/8, ... n/4
 
 

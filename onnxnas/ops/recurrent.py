@@ -1,16 +1,22 @@
-"""RNN, LSTM and GRU. Their weights stay as they are; what feeds them and reads them does too."""
+"""RNN, LSTM and GRU. A hidden unit has one row in each gate, in both directions, and can go with all of them.
+
+The input's channels are the columns of the weight. Steps and samples cannot change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.errors import ModelError
+from onnxnas.ops.channels import Factor, Ids
 from onnxnas.ops.registry import register
-from onnxnas.ops.spec import BatchNorm, OpSpec, TorchFunction, opaque
+from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, Shapes, TorchFunction
 from onnxnas.types import Node
+from rewriters.edits import Edit, SetAttribute
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +27,58 @@ _FUNCTIONS = {"RNN": ("Tanh",), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Si
 
 # x (B x gates*H, multiplied by the weight, with its bias), h, c (B x H), weight, bias -> new h, c
 Cell = Callable[["Tensor", "Tensor", "Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+
+_BIAS, _STATES, _PEEPHOLES = 3, (5, 6), 7  # inputs
+
+
+def _flow(flow: Flow, node: Node) -> None:
+    x, weight, recurrent = node.inputs[:3]
+    shape = flow.shape(recurrent)
+    given = [(i, name) for i, name in enumerate(node.inputs) if i in (1, 2, _BIAS, _PEEPHOLES) and name]
+    if shape is None or not all(flow.is_constant(name) for _, name in given):
+        flow.freeze_all(node, "a weight is not a constant")
+        return
+    steps = [a for f in flow.layout(x) for a in f.axes if a != 2]
+    flow.layouts[x] = flow.static(flow.layout(x), steps, node, "it is a step or a sample")
+    ids = flow.single(x, 2, node)
+    if ids is not None:
+        flow.bind(weight, 2, ids, node)
+    hidden = flow.labels.fresh(shape[2])
+    flow.bind(recurrent, 2, hidden, node)
+    for index, name in given:
+        rows = 3 if index == _PEEPHOLES else _GATES[node.op_type] * (2 if index == _BIAS else 1)
+        flow.bind(name, 1, np.tile(hidden, rows), node)
+    for index in _STATES:
+        if index < len(node.inputs) and node.inputs[index]:
+            _state(flow, node, node.inputs[index], hidden)
+    for output, rank in zip(node.outputs, (4, 3, 3), strict=False):
+        flow.set(output, [Factor((rank - 1,), hidden)])
+
+
+def _state(flow: Flow, node: Node, state: str, hidden: Ids) -> None:
+    """The first state has the hidden units on its last axis."""
+    if flow.is_constant(state):
+        flow.bind(state, 2, hidden, node)
+        return
+    others = [a for f in flow.layout(state) for a in f.axes if a != 2]
+    flow.layouts[state] = flow.static(flow.layout(state), others, node, "it is a direction or a sample")
+    ids = flow.single(state, 2, node)
+    if ids is None:
+        flow.labels.freeze(hidden, node.name, f"starts from '{state}', which cannot change")
+    else:
+        flow.labels.join(hidden, ids, node.name)
+
+
+def _edits(node: Node, kept: Kept) -> list[Edit]:
+    mask = kept.mask(node.inputs[2], 2)
+    return [] if mask is None else [SetAttribute(node.name, "hidden_size", int(mask.sum()))]
+
+
+def _macs(node: Node, shapes: Shapes) -> int:
+    x, weight, recurrent = (shapes(name) for name in node.inputs[:3])
+    if x is None or weight is None or recurrent is None:
+        return 0
+    return x[0] * x[1] * (int(np.prod(weight)) + int(np.prod(recurrent)))
 
 
 def _lstm(x: Tensor, h: Tensor, c: Tensor, r: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,4 +192,4 @@ def _alive(lengths: Tensor | None, x: Tensor) -> Tensor | None:
     return (torch.arange(x.shape[0], device=x.device)[:, None] < lengths[None]).unsqueeze(-1)
 
 
-register(*(OpSpec(name, opaque, _torch) for name in _GATES))
+register(*(OpSpec(name, _flow, _torch, _edits, _macs) for name in _GATES))

@@ -17,6 +17,7 @@ from onnxnas.analysis import Analysis
 from onnxnas.analysis.width import CARRIERS
 from onnxnas.errors import ConfigError
 from onnxnas.graph import Graph
+from onnxnas.space.plan import COUNTED
 from onnxnas.types import Node, WidthGroup
 from rewriters.edits import Edit, Keep
 
@@ -47,7 +48,7 @@ def importance(analysis: Analysis, rule: str = "l1") -> Floats:
     for node in graph.nodes:
         if node.op_type not in CARRIERS:
             continue
-        for tensor in node.inputs[:2]:
+        for tensor in node.inputs[COUNTED.get(node.op_type, slice(0, 2))]:
             if tensor not in labelled:
                 continue
             size = np.abs(_effective(graph, node, tensor)) ** power

@@ -20,7 +20,11 @@ from onnxnas.ops.spec import OpSpec, no_edits, no_macs
 from onnxnas.types import Block, Cost, KernelChoice, Node, Shape, Subnet, WidthGroup
 from rewriters.edits import Bypass, CropKernel, Edit, Keep
 
-COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# the inputs that weights are counted of
+COUNTED = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), slice(0, 2)),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), slice(1, 3)),
+}
 
 
 class KeptView:
@@ -148,7 +152,7 @@ class Planner:
                 continue
             macs += self._specs[node.name].macs(node, view.kept_shape)
             if node.op_type in COUNTED:
-                for tensor in node.inputs[:2]:
+                for tensor in node.inputs[COUNTED[node.op_type]]:
                     if tensor in self.graph.initializers:
                         weights[tensor] = int(np.prod(view.kept_shape(tensor) or ()))
         return Cost(macs, sum(weights.values()))
@@ -169,7 +173,8 @@ class Planner:
         readers: dict[str, int] = {}
         for node in self._counted:
             if node.op_type in COUNTED:
-                read[node.name] = [t for t in dict.fromkeys(node.inputs[:2]) if t in self.graph.initializers]
+                inputs = dict.fromkeys(node.inputs[COUNTED[node.op_type]])
+                read[node.name] = [t for t in inputs if t in self.graph.initializers]
                 for tensor in read[node.name]:
                     readers[tensor] = readers.get(tensor, 0) + 1
         found = {}

@@ -127,6 +127,10 @@ def counted(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> tuple[int
     shapes |= {o: v.shape for o, v in zip(names, run_onnx(probe, feeds), strict=True)}
     macs, used = 0, set()
     for node in model.graph.node:
+        if node.op_type in ("LSTM", "GRU", "RNN"):
+            steps, samples = shapes[node.input[0]][:2]
+            used |= {*node.input[1:3]}
+            macs += steps * samples * sum(int(np.prod(weights[w])) for w in node.input[1:3])
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             continue
         used |= {i for i in node.input[:2] if i in weights}

@@ -20,6 +20,7 @@ from onnxnas.space import SearchSpace
 from onnxnas.types import Node, Subnet
 
 NORMALISED = ("LayerNormalization",)
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def masked_model(space: SearchSpace, subnet: Subnet) -> ModelProto:
@@ -63,6 +64,7 @@ class _Masker:
                     name = self.rename[name]
                 new.input[i] = name
             expand = self._compact(node, new)
+            self._silence(node, new)
             outputs = list(new.output)
             for i, name in enumerate(outputs):
                 masks = self._masks(name)
@@ -86,6 +88,20 @@ class _Masker:
                 kept = zip(full, sizes[tensor.name], strict=True)
                 inner[tuple(slice((n - k) // 2, (n + k) // 2) for n, k in kept)] = True
                 tensor.CopyFrom(numpy_helper.from_array(value * inner, tensor.name))
+
+    def _silence(self, node: Node, new: onnx.NodeProto) -> None:
+        """A hidden unit whose weights, biases and first state are zero stays zero."""
+        if node.op_type not in RECURRENT:
+            return
+        for i, name in enumerate(node.inputs):
+            value = self.graph.initializers.get(name)
+            if value is None or value.dtype.kind != "f":
+                continue
+            for axis in range(value.ndim):
+                mask = self.view.mask(name, axis)
+                if mask is not None:
+                    value = value * mask.reshape([-1 if a == axis else 1 for a in range(value.ndim)])
+            new.input[i] = self.constant(value.astype(self.graph.initializers[name].dtype))
 
     def _masks(self, tensor: str) -> Mapping[int, NDArray[np.bool_]]:
         info = self.graph.tensors[tensor]
