@@ -22,6 +22,7 @@ from rewriters.evaluate import FUNCTIONS, evaluate, slices
 from rewriters.inference import Types
 from rewriters.noop import passes_through
 from rewriters.symbols import Dim, Unknown, array, is_known, product
+from rewriters.zeros import Zeros
 
 Array = NDArray[Any]
 _SMALL = 4096  # elements up to which an initializer is looked into
@@ -59,6 +60,7 @@ class Folder:
         self._uses = uses
         self._taken = taken
         self._values: dict[str, Array] = {}
+        self._zeros = Zeros(self.constant)
         self._opset = next((o.version for o in types.opsets if not o.domain), 1)
 
     # values
@@ -106,6 +108,8 @@ class Folder:
             self._count("nodes folded into constants")
             return
         self._specialise(node, attributes)
+        if self._zeros.visit(node):
+            self._count("first states of zeros left out")
         self._infer(node, attributes)
         if passes_through(node, attributes, self.types, self.small, self._opset) and self._bypass(node):
             self._count(f"{node.op_type} nodes that change nothing removed")
