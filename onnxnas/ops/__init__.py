@@ -9,6 +9,7 @@ from onnxnas.ops import (  # isort: skip
     control as control,
     conv as conv,
     detection as detection,
+    einsum as einsum,
     elementwise as elementwise,
     gather_slice_pad as gather_slice_pad,
     indexing as indexing,

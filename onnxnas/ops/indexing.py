@@ -167,12 +167,6 @@ def _reverse_sequence(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     return x[source, sample].movedim((0, 1), (time, batch))
 
 
-def _einsum(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    import torch
-
-    return torch.einsum(str(node.attributes["equation"]), *inputs)
-
-
 def _factory(function: Plain) -> Callable[[Node, Constants, BatchNorm], TorchFunction]:
     """Integer constants become tensors again: these operators compute with them."""
 
@@ -193,7 +187,7 @@ def _factory(function: Plain) -> Callable[[Node, Constants, BatchNorm], TorchFun
 _FUNCTIONS: dict[str, Plain] = {
     "GatherElements": _gather_elements, "GatherND": _gather_nd, "ScatterND": _scatter_nd, "CumSum": _cumsum,
     "Range": _range, "ConstantOfShape": _constant_of_shape, "OneHot": _one_hot, "Trilu": _trilu,
-    "TopK": _top_k, "Einsum": _einsum,
+    "TopK": _top_k,
 }  # fmt: skip
 
 register(

@@ -24,6 +24,7 @@ from rewriters.edits import Bypass, CropKernel, Edit, Keep
 COUNTED = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), slice(0, 2)),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), slice(1, 3)),
+    "Einsum": slice(None),
 }
 
 

@@ -22,4 +22,40 @@ def multi_query(b: Builder, x: str) -> str:
     return b.reshape(y, (0, 5, heads * wide), (5, heads * wide))
 
 
-CASES: list[OperatorCase] = [OperatorCase("multi-query attention", tokens(multi_query), groups=2)]
+def einsum_attention(b: Builder, x: str) -> str:
+    """Heads by a Reshape; products of queries and keys, and of what comes of them with values, by Einsum."""
+    heads, size = 2, 4
+    q, k, v = (
+        b.reshape(b.linear(x, heads * size, name), (0, 5, heads, size), (5, heads, size)) for name in "qkv"
+    )
+    a = b.add("Einsum", q, k, equation="bihd,bjhd->bhij", shape=(heads, 5, 5))
+    y = b.add("Einsum", b.add("Softmax", a, axis=-1), v, equation="bhij,bjhd->bihd", shape=(5, heads, size))
+    return b.reshape(y, (0, 5, heads * size), (5, heads * size))
+
+
+def dense_einsum(b: Builder, x: str) -> str:
+    """Weights of rank 3, as Flax and Keras write attention: heads and head size are axes from the start."""
+
+    def make(x: str, name: str) -> str:
+        weight = b.weight(name, b.normal(8, 4, 6, scale=0.3))
+        return b.add("Einsum", x, weight, equation="abc,cde->abde", shape=(5, 4, 6))
+
+    a = b.add("Einsum", make(x, "q"), make(x, "k"), equation="aecd,abcd->acbe", shape=(4, 5, 5))
+    y = b.add(
+        "Einsum", b.add("Softmax", a, axis=2), make(x, "v"), equation="acbe,abcd->aecd", shape=(5, 4, 6)
+    )
+    out = b.weight("out", b.normal(4, 6, 8, scale=0.3))
+    return b.add("Einsum", y, out, equation="abcd,cde->abe", shape=(5, 8))
+
+
+def batch_einsum(b: Builder, x: str) -> str:
+    y = b.add("Einsum", x, b.linear(x, 8, "other"), equation="bij,bkj->bik", shape=(5, 5))
+    return b.add("Einsum", y, x, equation="...ij,...jk", shape=(5, 8))
+
+
+CASES: list[OperatorCase] = [
+    OperatorCase("Einsum attention", tokens(einsum_attention), groups=2),
+    OperatorCase("Einsum dense", tokens(dense_einsum), groups=4),
+    OperatorCase("Einsum implicit", tokens(batch_einsum), groups=1),
+    OperatorCase("multi-query attention", tokens(multi_query), groups=2),
+]

@@ -372,9 +372,5 @@ def size(b: Builder, x: str) -> str:
     return b.add("Div", x, b.add("Cast", b.add("Size", x, shape=()), to=TensorProto.FLOAT, shape=()))
 
 
-def einsum(b: Builder, x: str) -> str:
-    return b.add("Einsum", x, b.linear(x, 8, "other"), equation="bij,bkj->bik", shape=(5, 5))
-
-
 def dropout(b: Builder, x: str) -> str:
     return b.add("Dropout", x, b.weight("r", np.float32(0.5)), b.weight("t", np.bool_(False)))
