@@ -276,7 +276,7 @@ FUNCTIONS: dict[str, Function] = {
     "Where": _where,
     "Floor": _round("Floor"),
     "Ceil": _round("Ceil"),
-    "Neg": lambda _, inputs: [-need(inputs)],
+    "Neg": lambda _, inputs: [np.asarray(-need(inputs))],
     "ReduceProd": _reduce_prod,
     "Range": _range,
     "ConstantOfShape": _constant_of_shape,

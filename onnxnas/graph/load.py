@@ -123,6 +123,7 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
 
 
 _PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_PASSING = frozenset(("Constant", "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear"))
 _QUANTISED = frozenset(
     (
         "QLinearConv",
@@ -142,10 +143,10 @@ def _weights(graph: GraphProto) -> None:
     for node in graph.node:
         if node.op_type in _PRODUCTS and not floats.isdisjoint(node.input[:2]):
             return
-        if node.op_type in ("Constant", "Identity", "Cast", "Transpose") and node.output:
+        if node.op_type in _PASSING and node.output:
             tensor = next((a.t for a in node.attribute if a.name == "value"), None)
             if (tensor is not None and tensor.data_type in tensors.FLOATS) or not floats.isdisjoint(
-                node.input
+                node.input[:1]
             ):
                 floats.add(node.output[0])
         if node.op_type in _QUANTISED:

@@ -39,9 +39,8 @@ def _same_length(node: Node, axis: int, x: Shape, y: Shape) -> bool:
 def _flow(flow: Flow, node: Node) -> None:
     x, weight = node.inputs[:2]
     x_shape, w_shape, y_shape = flow.shape(x), flow.shape(weight), flow.shape(node.outputs[0])
-    if x_shape is None or w_shape is None or y_shape is None or not flow.is_constant(weight):
-        known = x_shape is not None and y_shape is not None
-        flow.freeze_all(node, "the weight is not a constant" if known else "a shape is unknown")
+    if x_shape is None or w_shape is None or y_shape is None:
+        flow.freeze_all(node, "a shape is unknown")
         return
     transposed = node.op_type == "ConvTranspose"
     groups = int(node.attributes.get("group", 1))
@@ -54,6 +53,7 @@ def _flow(flow: Flow, node: Node) -> None:
         bound = {1: out, 0: ids} if transposed else {0: out, 1: ids}
     elif whole_groups(groups, c_in // groups, c_out // groups):
         if ids is None:
+            flow.bind_all(weight, {}, node)
             flow.set(node.outputs[0], passed)
             return
         unit = ids.reshape(groups, -1)
@@ -67,14 +67,9 @@ def _flow(flow: Flow, node: Node) -> None:
             inner = ids.reshape(groups, -1)[0]
             flow.labels.join(ids.reshape(groups, -1), inner[None], node.name)
         bound = {1: out[: c_out // groups], 0: ids} if transposed else {0: out, 1: inner}
-    for axis, labels in bound.items():
-        if labels is not None:
-            flow.bind(weight, axis, labels, node)
+    flow.bind_all(weight, {axis: labels for axis, labels in bound.items() if labels is not None}, node)
     if len(node.inputs) > 2 and node.inputs[2]:
-        if flow.is_constant(node.inputs[2]):
-            flow.bind(node.inputs[2], 0, out, node)
-        else:
-            flow.labels.freeze(out, node.name, "the bias is not a constant")
+        flow.bind(node.inputs[2], 0, out, node)
     flow.set(node.outputs[0], [Factor((1,), out), *passed])
 
 

@@ -24,22 +24,19 @@ if TYPE_CHECKING:
 def _gemm_flow(flow: Flow, node: Node) -> None:
     a, b = node.inputs[:2]
     a_shape, b_shape = flow.shape(a), flow.shape(b)
-    if a_shape is None or b_shape is None or not flow.is_constant(b) or node.attributes.get("transA", 0):
-        flow.freeze_all(node, "only a Gemm with a constant second operand and transA=0 is described")
+    if a_shape is None or b_shape is None or node.attributes.get("transA", 0):
+        flow.freeze_all(node, "only a Gemm with transA=0 is described")
         return
     free, contracted = (0, 1) if node.attributes.get("transB", 0) else (1, 0)
     ids = flow.single(a, 1, node)
-    if ids is not None:
-        flow.bind(b, contracted, ids, node)
     out = flow.labels.fresh(b_shape[free])
-    flow.bind(b, free, out, node)
+    flow.bind_all(b, {free: out} if ids is None else {contracted: ids, free: out}, node)
     if len(node.inputs) > 2 and node.inputs[2]:
         bias, shape = node.inputs[2], flow.shape(node.inputs[2])
-        if flow.is_constant(bias) and shape is not None:
-            if shape and shape[-1] != 1:
-                flow.bind(bias, len(shape) - 1, out, node)
-        else:
-            flow.labels.freeze(out, node.name, "the bias is not a constant")
+        if shape is None:
+            flow.labels.freeze(out, node.name, "the shape of the bias is unknown")
+        elif shape and shape[-1] != 1:
+            flow.bind(bias, len(shape) - 1, out, node)
     rows = [f for f in flow.layout(a) if 1 not in f.axes]
     flow.set(node.outputs[0], [*rows, Factor((1,), out)])
 

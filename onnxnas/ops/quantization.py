@@ -1,7 +1,8 @@
 """Quantise and dequantise: y = round(x / scale) + zero point, and back.
 
-With one scale for a whole tensor the channels pass. With one for each position of an axis, or for each block
-of them, nothing may go. Rounding has no gradient: what lies in front of a QuantizeLinear is not trained by
+With one scale for a whole tensor the channels pass; with one for each position of an axis, scales and zero
+points go with their channels. With one for each block of positions nothing may go. A weight that is quantised
+is a source of channels. Rounding has no gradient: what lies in front of a QuantizeLinear is not trained by
 what lies behind it.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from onnxnas.errors import ModelError
+from onnxnas.ops.channels import at
 from onnxnas.ops.elementwise import TORCH_TYPES, first_input_flow
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, Flow, OpSpec, TorchFunction
@@ -27,13 +29,26 @@ _INTEGERS = ("uint8", "int8", "uint16", "int16")
 
 
 def _flow(flow: Flow, node: Node) -> None:
-    scale = flow.shape(node.inputs[1])
-    if scale is None or prod(scale) != 1:
-        flow.freeze_all(node, "its scales belong to positions")
+    x, scale = node.inputs[:2]
+    shape, scales = flow.shape(x), flow.shape(scale)
+    if shape is None or scales is None or len(scales) > 1 or node.attributes.get("block_size", 0):
+        flow.freeze_all(node, "its scales belong to blocks of positions")
         return
-    for setting in node.inputs[1:]:
-        flow.freeze(setting, node, "it says how to quantise")
-    flow.set(node.outputs[0], flow.layout(node.inputs[0]))
+    layout = flow.data(x, node)
+    axis = int(node.attributes.get("axis", 1)) % max(len(shape), 1)
+    settings = [name for name in node.inputs[1:] if name]
+    if prod(scales) == 1:
+        for setting in settings:
+            flow.freeze(setting, node, "it says how to quantise")
+    else:
+        layout = tuple(
+            flow.labels.collapse(f, axis, node.name) if axis in f.axes and len(f.axes) > 1 else f
+            for f in layout
+        )
+        factor = at(layout, axis)
+        for setting in settings:
+            flow.bind_all(setting, {} if factor is None else {0: factor.ids}, node)
+    flow.set(node.outputs[0], layout)
 
 
 def _target(node: Node, constants: Constants) -> str:

@@ -100,12 +100,26 @@ class Flow:
             self.layouts[tensor] = kept  # type: ignore[assignment]
 
     def bind(self, tensor: str, axis: int, ids: Ids, node: Node) -> None:
-        """The positions along `axis` of an initializer are these channels."""
-        if (tensor, axis) in self.parameters:
+        """The positions along `axis` of an initializer, or of a weight that is computed, are these channels."""
+        if not self.is_constant(tensor):
+            own = self.single(tensor, axis, node)
+            if own is None:
+                self.labels.freeze(ids, node.name, f"'{tensor}' cannot change")
+            else:
+                self.labels.join(own, ids, node.name)
+        elif (tensor, axis) in self.parameters:
             self.labels.join(self.parameters[tensor, axis], ids, node.name)
         else:
             self.parameters[tensor, axis] = ids
         self.bound_by.setdefault((tensor, axis), set()).add(node.name)
+
+    def bind_all(self, tensor: str, axes: Mapping[int, Ids], node: Node) -> None:
+        """`bind` along these axes; along the others a weight that is computed cannot change."""
+        for axis, ids in axes.items():
+            self.bind(tensor, axis, ids, node)
+        if not self.is_constant(tensor):
+            others = [a for f in self.layout(tensor) for a in f.axes if a not in axes]
+            self.static(self.layout(tensor), others, node, "it is a weight of what cannot change")
 
     def freeze(self, tensor: str, node: Node, reason: str) -> None:
         """Nothing of this activation can change. (An initializer that a user does not bind is pinned anyway.)"""

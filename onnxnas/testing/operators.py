@@ -139,9 +139,9 @@ def counted(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> tuple[int
         used |= {i for i in node.input[:2] if i in weights}
         x, y = shapes[node.input[0]], shapes[node.output[0]]
         if node.op_type == "Conv":
-            macs += int(np.prod(y)) * int(np.prod(weights[node.input[1]][1:]))
+            macs += int(np.prod(y)) * int(np.prod(shapes[node.input[1]][1:]))
         elif node.op_type == "ConvTranspose":
-            macs += int(np.prod(x)) * int(np.prod(weights[node.input[1]][1:]))
+            macs += int(np.prod(x)) * int(np.prod(shapes[node.input[1]][1:]))
         else:
             macs += int(np.prod(y)) * x[-1]
     return macs, sum(int(np.prod(weights[w])) for w in used)

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxnas import graph
 from onnxnas.errors import ModelError
 from onnxnas.graph import child
+from onnxnas.testing.builder import Builder
 
 Refuse = Callable[[Any], str]
 
@@ -228,6 +229,17 @@ def test_quantised_only(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None
     message = refuse(model)
     assert "no float weights" in message
     assert "'dq'" in message
+
+
+def test_float_weights_behind_quantisation_are_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantisation-aware training keeps them."""
+    monkeypatch.undo()
+    b = Builder(0)
+    settings = [b.weight("scale", np.float32(0.1)), b.weight("zero", np.int8(0))]
+    w = b.add("QuantizeLinear", b.weight("w", b.normal(4, 3, 3, 3)), *settings, shape=())
+    w = b.add("DequantizeLinear", w, *settings, shape=())
+    y = b.add("Conv", b.input("x", (3, 8, 8)), w, shape=(4, 6, 6))
+    assert len(graph.load(b.finish(y)).nodes) == 3
 
 
 def test_loads_unsorted_nodes_with_a_note(small: ModelProto) -> None:

@@ -31,7 +31,31 @@ def by_channel(b: Builder, x: str) -> str:
     return b.add("DequantizeLinear", y, scales, zeros, axis=1)
 
 
-def weight(name: str, shape: tuple[int, ...], opset: int, **attributes: Any) -> OperatorCase:
+def trained(b: Builder, x: str) -> str:
+    """What quantisation-aware training leaves: a float weight there and back by filter; a bias of int32."""
+    weight = b.weight("w", b.normal(6, 8, 3, 3, scale=0.1))
+    scales, zeros = b.weight("scale", b.rng.uniform(0.1, 0.2, 6)), b.weight("zero", np.zeros(6, np.int8))
+    weight = b.add("QuantizeLinear", weight, scales, zeros, shape=(), axis=0)
+    weight = b.add("DequantizeLinear", weight, scales, zeros, shape=(), axis=0)
+    bias = b.weight("b", b.rng.integers(-9, 9, 6).astype(np.int32))
+    bias = b.add(
+        "DequantizeLinear", bias, b.weight("bias_scale", b.rng.uniform(0.01, 0.02, 6)), shape=(), axis=0
+    )
+    return b.add("Conv", x, weight, bias, shape=(6, 8, 8), kernel_shape=[3, 3], pads=[1] * 4)
+
+
+def product(b: Builder, x: str) -> str:
+    """A Gemm with a weight of int8."""
+    x = b.reshape(x, (0, 512), (512,))
+    weight = b.weight("w", b.rng.integers(-100, 100, (6, 512)).astype(np.int8))
+    weight = b.add(
+        "DequantizeLinear", weight, b.weight("scale", b.rng.uniform(0.001, 0.002, 6)), shape=(), axis=0
+    )
+    x = b.add("Gemm", x, weight, b.weight("b", b.normal(6)), shape=(6,), transB=1)
+    return b.reshape(x, (0, 6, 1, 1), (6, 1, 1))
+
+
+def weight(name: str, shape: tuple[int, ...], opset: int, groups: int, **attributes: Any) -> OperatorCase:
     """A matrix of int8 with scales and zero points of `shape`."""
 
     def middle(b: Builder, x: str) -> str:
@@ -41,7 +65,7 @@ def weight(name: str, shape: tuple[int, ...], opset: int, **attributes: Any) -> 
         matrix = b.add("DequantizeLinear", matrix, scales, zeros, shape=(), **attributes)
         return b.add("MatMul", x, matrix)
 
-    return OperatorCase(f"DequantizeLinear {name}", tokens(middle, opset=opset), groups=0)
+    return OperatorCase(f"DequantizeLinear {name}", tokens(middle, opset=opset), groups=groups)
 
 
 def dynamic(b: Builder, x: str) -> str:
@@ -59,8 +83,10 @@ CASES: list[OperatorCase] = [
     quantized("saturated", "int8", 127, 19),
     quantized("uint16", "uint16", 1000, 21),
     quantized("output type", opset=21, output_dtype=TensorProto.INT8),
-    OperatorCase("QuantizeLinear by channel", image(by_channel), groups=0),
-    weight("by column", (8,), 13, axis=1),
-    weight("blocks", (4, 8), 21, axis=0, block_size=2),
+    OperatorCase("QuantizeLinear by channel", image(by_channel), groups=2),
+    OperatorCase("QuantizeLinear weight", image(trained), groups=3),
+    OperatorCase("DequantizeLinear Gemm", image(product), groups=3),
+    weight("by column", (8,), 13, 2, axis=1),
+    weight("blocks", (4, 8), 21, 0, axis=0, block_size=2),
     OperatorCase("DynamicQuantizeLinear", image(dynamic), groups=2),
 ]
