@@ -42,3 +42,17 @@ def shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 def listed(text: str | None) -> list[str] | None:
     """'a,b' as ['a', 'b']; None stays None."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def limits(texts: list[str] | None) -> dict[str, float]:
+    """`OBJECTIVE=VALUE` texts as a mapping. Raises ConfigError."""
+    found: dict[str, float] = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ConfigError(f"--limit {text}: expected OBJECTIVE=VALUE, for example latency=5")
+    return found

@@ -8,8 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from onnxnas.cli import output
-from onnxnas.cli.options import AsJson, Debug, MaybeSeed, Model, Run, Seed, Shapes, Verbose, listed, shapes
-from onnxnas.errors import EnvironmentProblem
+from onnxnas.cli.options import (
+    AsJson,
+    Debug,
+    MaybeSeed,
+    Model,
+    Run,
+    Seed,
+    Shapes,
+    Verbose,
+    limits,
+    listed,
+    shapes,
+)
 
 Data = Annotated[str | None, typer.Option("--data", help="A .npz, folder, YAML file or module.py:function.")]
 RunOut = Annotated[str | None, typer.Option("-o", "--output", help="The run directory.")]
@@ -23,8 +34,14 @@ Drop = Annotated[
 Objectives = Annotated[
     list[str] | None,
     typer.Option(
-        "--objective", help="latency, throughput, macs, params, size; repeatable.", show_default="latency"
+        "--objective",
+        help="latency, latency-p90, latency-p99, throughput, macs, params, size, memory, module:function; repeatable.",
+        show_default="latency, macs",
     ),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option("--limit", help="OBJECTIVE=VALUE: the most it may be (or the least); repeatable."),
 ]
 Runtime = Annotated[
     str | None, typer.Option("--runtime", help="onnxruntime or openvino.", show_default="onnxruntime")
@@ -35,7 +52,10 @@ Batch = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option("--precision", help="fp32.", show_default="fp32")]
 Elastic = Annotated[str | None, typer.Option("--elastic", help="Of depth,width,kernel.", show_default="all")]
-Warm = Annotated[Path | None, typer.Option("--warm-start", help="Another run (not in this version).")]
+Warm = Annotated[
+    list[str] | None,
+    typer.Option("--warm-start", help="A finished run of the same model to learn from; repeatable."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML file; flags win over it.")]
 Save = Annotated[Path | None, typer.Option("--save-config", help="Write the resolved configuration there.")]
@@ -50,6 +70,7 @@ def optimize(
     time_budget: Budget = None,
     max_drop: Drop = None,
     objective: Objectives = None,
+    limit: Limits = None,
     runtime: Runtime = None,
     threads: Threads = None,
     batch: Batch = None,
@@ -70,7 +91,7 @@ def optimize(
     Example: onnxnas optimize resnet20.onnx --data cifar10.yaml -o runs/r20 --max-drop 1.0
     """
     flags = _flags(locals())
-    _begin(flags, config, save_config, warm_start, None, as_json)
+    _begin(flags, config, save_config, None, as_json)
 
 
 def train(
@@ -94,7 +115,7 @@ def train(
     Example: onnxnas train resnet20.onnx --data cifar10.yaml -o runs/r20
     """
     flags = _flags(locals())
-    _begin(flags, config, save_config, None, "train", as_json)
+    _begin(flags, config, save_config, "train", as_json)
 
 
 def search(
@@ -171,9 +192,11 @@ def _flags(given: dict[str, Any]) -> dict[str, Any]:
         "data": given["data"],
         "output": given["output_"],
         "objectives": objective or None,
+        "limits": limits(given.get("limit")) or None,
         "precision": listed(given.get("precision")),
         "elastic": listed(given.get("elastic")),
         "shapes": shapes(given.get("shape")) or None,
+        "search": {"warm_start": given["warm_start"]} if given.get("warm_start") else None,
     }
     for name in ("preset", "time_budget", "max_drop", "runtime", "threads", "batch", "device", "seed"):
         said[name] = given.get(name)
@@ -184,15 +207,12 @@ def _begin(
     flags: dict[str, Any],
     file: Path | None,
     save: Path | None,
-    warm: Path | None,
     last: str | None,
     as_json: bool,
 ) -> None:
     from onnxnas.pipeline import config as configuration
     from onnxnas.pipeline import runner
 
-    if warm is not None:
-        raise EnvironmentProblem(f"--warm-start {warm}: not there yet in this version; leave it out")
     resolved = configuration.resolve(flags, file)
     if save is not None:
         configuration.save(resolved, save)

@@ -4,6 +4,16 @@ from onnxnas.graph.inputs import example_inputs, other_shapes
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
 from onnxnas.graph.model import Graph
-from onnxnas.graph.save import rewrite, save, too_large
+from onnxnas.graph.save import parse, rewrite, save, too_large
 
-__all__ = ["Graph", "Limits", "example_inputs", "load", "other_shapes", "rewrite", "save", "too_large"]
+__all__ = [
+    "Graph",
+    "Limits",
+    "example_inputs",
+    "load",
+    "other_shapes",
+    "parse",
+    "rewrite",
+    "save",
+    "too_large",
+]

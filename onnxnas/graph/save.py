@@ -46,6 +46,11 @@ def too_large(model: ModelProto, largest: int = LARGEST) -> bool:
     return total > largest
 
 
+def parse(content: bytes) -> ModelProto:
+    """A model that was written here, from its bytes; files from elsewhere come by `load`."""
+    return onnx.load_model_from_string(content)
+
+
 def save(model: ModelProto, path: str | Path, *, largest: int = LARGEST) -> Path:
     """Write a model under `path`: the whole file appears at once, or nothing does.
 

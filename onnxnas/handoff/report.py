@@ -20,7 +20,7 @@ import plotly.offline
 from onnxnas.handoff.card import flat
 from onnxnas.handoff.changes import Changes, changes
 from onnxnas.handoff.figures import all_figures, short_name
-from onnxnas.handoff.rundir import Member, RunFiles, read
+from onnxnas.handoff.rundir import Member, RunFiles, number, read
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -65,11 +65,11 @@ def render(run: RunFiles) -> str:
     unit = str(metric.get("unit") or "") if isinstance(metric, Mapping) else ""
     figures = all_figures(run, unit)
     sections = [_summary(run, unit), _notes(run)]
-    for number, (title, text, figure) in enumerate(figures):
+    for place, (title, text, figure) in enumerate(figures):
         drawing = figure.to_html(
             full_html=False,
             include_plotlyjs=False,
-            div_id=f"figure-{number}",
+            div_id=f"figure-{place}",
             config={
                 "displaylogo": False,
                 "responsive": True,
@@ -77,7 +77,7 @@ def render(run: RunFiles) -> str:
             },
         )
         sections.append(_section(title, f'<p class="soft">{escape(text)}</p>{drawing}'))
-    sections += [_space(run), _trials(run), _setting(run)]
+    sections += [_space(run), _trials(run), _predictors(run), _setting(run)]
     name = Path(str(run.config.get("model") or run.directory.resolve().name)).name
     script = f"<script>{plotly.offline.get_plotlyjs()}</script>" if figures else ""
     return (
@@ -247,6 +247,22 @@ def _trials(run: RunFiles) -> str:
     more = f"<p class=small>{len(bad) - 50} more in trials.csv</p>" if len(bad) > 50 else ""
     detail = f"<details><summary>trials without a result</summary>{table}{more}</details>" if rows else ""
     return _section("Trials", f"<p>{counts}</p>{detail}")
+
+
+def _predictors(run: RunFiles) -> str:
+    """How well each round of predictors said what its candidates turned out to be."""
+    rows = []
+    for one in run.predictors:
+        found = one.get("objectives")
+        for name, told in found.items() if isinstance(found, Mapping) else ():
+            told = told if isinstance(told, Mapping) else {}
+            scores = (_number(number(told.get(key)), 3) for key in ("mape", "spearman", "kendall"))
+            rows.append([str(one.get("fitted_to", "")), str(name), str(told.get("predictor", "")), *scores])
+    if not rows:
+        return ""
+    head = ("fitted to", "objective", "predictor", "mean error %", "Spearman", "Kendall")
+    text = "<p>Each round's predictions against what its candidates, not seen before, turned out to be.</p>"
+    return _section("Predictors", f'{text}<div class="scroll">{_words(head, rows)}</div>')
 
 
 def _setting(run: RunFiles) -> str:

@@ -70,6 +70,7 @@ class RunFiles:
     best: str
     trials: Sequence[TrialRow]
     training: Training
+    predictors: Sequence[Mapping[str, Any]] = ()  # the rounds of predictors.json
     problems: Sequence[str] = field(default_factory=list)
 
 
@@ -95,6 +96,7 @@ def read(directory: str | Path) -> RunFiles:
         best=str(best.get("bundle", "")) if isinstance(best, Mapping) else "",
         trials=_trials(place / "trials.csv", problems),
         training=_training(place / "supernet" / "log.jsonl", problems),
+        predictors=_rounds(_document(place / "predictors.json", problems)),
         problems=problems,
     )
 
@@ -157,6 +159,11 @@ def _trials(file: Path, problems: list[str]) -> list[TrialRow]:
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             problems.append(f"{file.name} line {line} cannot be read: {error!r:.120}")
     return trials
+
+
+def _rounds(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    rounds = body.get("rounds")
+    return [one for one in rounds if isinstance(one, Mapping)] if isinstance(rounds, list) else []
 
 
 def _members(file: Path, result: Mapping[str, Any], problems: list[str]) -> list[Member]:

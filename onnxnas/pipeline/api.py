@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxnas.errors import ConfigError
 from onnxnas.pipeline.extract import extract
 from onnxnas.pipeline.inspect import inspect
 
@@ -33,18 +32,18 @@ def optimize(
 ) -> Result:
     """The whole line: train, search, finalise, bundle, report.
 
-    `output` is the run directory (default: a new one under the system's temporary directory). `constraints` knows
-    "max_drop", in the unit of the quality metric. `settings` are further configuration keys: preset, time_budget,
-    threads, batch, elastic, seed, train={...}, search={...}, finalise={...}, ...
+    `output` is the run directory (default: a new one under the system's temporary directory). `constraints` are
+    "max_drop", in the unit of the quality metric, and limits of objectives by their names. `settings` are further
+    configuration keys: preset, time_budget, threads, batch, elastic, seed, train={...}, search={...},
+    finalise={...}, ...
 
     Raises as `onnxnas.pipeline.runner.begin`.
     """
     from onnxnas.pipeline import config, runner
     from onnxnas.pipeline.results import Result
 
-    unknown = sorted((constraints or {}).keys() - {"max_drop"})
-    if unknown:
-        raise ConfigError(f"constraints: unknown '{unknown[0]}'; expected max_drop")
+    limits = dict(constraints or {})
+    drop = {"max_drop": limits.pop("max_drop")} if "max_drop" in limits else {}
     is_path = isinstance(model, (str, Path))
     directory = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="onnxnas-"))
     flags = {
@@ -53,7 +52,8 @@ def optimize(
         "output": str(directory),
         "objectives": list(objectives),
         "runtime": runtime,
-        **(constraints or {}),
+        **drop,
+        "limits": limits,
         **settings,
     }
     body = runner.begin(config.resolve(flags), reporter, model=None if is_path else model)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnxnas.pipeline.line import Line
 
-PATIENCE = 1.3
+PATIENCE = 1.1
 LEAST = 0.5  # of its nominal share, for a stage whose predecessors took too long
 SHARES = {"prepare": 0.0, "train": 0.20, "search": 0.12, "finalise": 0.68}
 

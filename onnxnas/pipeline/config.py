@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from onnxnas.errors import ConfigError
 from onnxnas.pipeline import files
 from onnxnas.pipeline.objectives import OBJECTIVES
+from onnxnas.plugins import is_reference
 from onnxnas.search.settings import SearchSettings
 from onnxnas.train.settings import TrainSettings
 
@@ -65,6 +66,13 @@ class SearchConfig(SearchSettings):
     )
     timeout: float = Field(60.0, gt=0, description="seconds for one measurement of one candidate")
     memory_limit: int | None = Field(None, ge=1, description="bytes for the measuring process")
+    warm_start: tuple[str, ...] = Field((), description="finished runs of the same model to learn from")
+    reduce_from: tuple[str, ...] = Field(
+        (), description="finished runs whose good candidates say what to keep"
+    )
+    reduce_threshold: float = Field(
+        0.01, ge=0, le=1, description="share below which a choice leaves the space"
+    )
 
     def settings(self, **changes: Any) -> SearchSettings:
         """The search's part, with changes."""
@@ -102,6 +110,9 @@ class Config(Section):
     time_budget: str | None = Field(None, description="for example 90s, 30m, 2h; none: as the limits say")
     max_drop: float = Field(1.0, ge=0, description="in the unit of the quality metric")
     objectives: tuple[str, ...] = ("latency", "macs")
+    limits: dict[str, float] = Field(
+        default_factory=dict, description="by objective, in its unit: the most it may be, or the least"
+    )
     runtime: str = "onnxruntime"
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
@@ -127,11 +138,24 @@ class Config(Section):
     @classmethod
     def _objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in OBJECTIVES:
-                raise ValueError(f"'{name}' is not one of {', '.join(OBJECTIVES)}{nearest(name, OBJECTIVES)}")
+            if name not in OBJECTIVES and not is_reference(name):
+                raise ValueError(
+                    f"'{name}' is not one of {', '.join(OBJECTIVES)} or module:function{nearest(name, OBJECTIVES)}"
+                )
         if not value:
             raise ValueError("name at least one besides quality")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("limits", mode="after")
+    @classmethod
+    def _limits(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        known = ("quality", *info.data.get("objectives", ()))
+        for name in value:
+            if name not in known:
+                raise ValueError(
+                    f"'{name}' is not an objective of this run, which has {', '.join(known)}{nearest(name, known)}"
+                )
+        return value
 
     @field_validator("precision", mode="after")
     @classmethod

@@ -41,8 +41,7 @@ class CandidateEvaluator:
             limit=line.config.search.val_limit,
             seed=line.config.seed,
         )
-        wanted = {objectives.OBJECTIVES[name].name for name in line.config.objectives}
-        self._latency = bool(wanted & objectives.MEASURED)
+        self._latency = bool(objectives.MEASURED.intersection(line.config.objectives))
 
     def quality(self, subnet: Subnet) -> float:
         """On validation samples, statistics recalibrated."""
@@ -54,13 +53,15 @@ class CandidateEvaluator:
         line = self._line
         statistics = self._judge.statistics(subnet)
         quality = self._judge.quality(subnet, statistics)
-        model = build.cut(line.network, subnet, statistics).SerializeToString()
+        made = build.cut(line.network, subnet, statistics)
+        model = made.SerializeToString()
         cost = line.space.cost(subnet)
         values: dict[str, float] = {
             "quality": quality,
             "macs": float(cost.macs),
             "params": float(cost.params),
             "bytes": float(len(model)),
+            **objectives.own(line.config.objectives, made),
         }
         measurements: dict[str, Measurement] = {}
         if self._latency:
@@ -70,6 +71,7 @@ class CandidateEvaluator:
                 return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)
             measurements = self._figures(found)
             values |= {name: figure.value for name, figure in measurements.items()}
+            values |= objectives.tails(found, values["latency_ms"])
         seconds = time.perf_counter() - began
         return Trial(number, subnet, "ok", values, measurements, seconds, "", self._environment)
 

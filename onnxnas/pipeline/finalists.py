@@ -11,7 +11,7 @@ from onnxnas import graph, search, train
 from onnxnas.errors import CheckFailed
 from onnxnas.pipeline import build, files, trained
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.objectives import gain
+from onnxnas.pipeline.objectives import gain, within
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.settings import TrainSettings
 from onnxnas.types import Objective, Subnet, Trial
@@ -38,9 +38,9 @@ def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int,
 
     The gain is that over the maximal sub-network, see `objectives.gain`. Of the front of both, those are taken that
     together enlarge its hypervolume most, but not its ends: of these, one gains hardly anything, and one can hardly
-    be saved. Their quality is at least `least`, see `floor`. While the front has too few such members, the front of
-    what is left is taken too. When no candidate is good enough, the ones of highest quality are taken. Raises
-    CheckFailed when no trial was successful.
+    be saved. Their quality is at least `least`, see `floor`, and all other limits are kept. While the front has too
+    few such members, the front of what is left is taken too. When no candidate is good enough, the ones of highest
+    quality are taken. Raises CheckFailed when no trial was successful.
     """
     able = [trial for trial in trials if trial.status == "ok"]
     if not able:
@@ -50,6 +50,7 @@ def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int,
     gains = {t.number: gain(t.values, (whole or able[0]).values, objectives[1:]) for t in others}
     if whole is not None:
         others = [trial for trial in others if gains[trial.number] >= LEAST_GAIN] or others
+    others = [trial for trial in others if within(trial.values, objectives[1:])] or others
     near = [trial for trial in others if trial.values["quality"] >= least]
     if not near:
         return sorted(others, key=lambda t: (-t.values["quality"], t.number))[:count]
@@ -68,8 +69,7 @@ def _outstanding(front: list[Trial], rows: Mapping[int, tuple[float, float]], co
     inner = sorted(front, key=lambda trial: rows[trial.number])
     inner = inner[1:-1] if len(inner) >= count + 2 else inner
     values = np.array([rows[trial.number] for trial in front])
-    low, high = values.min(axis=0), values.max(axis=0)
-    frame = search.Frame(tuple(low), tuple(high + 0.1 * np.where(high > low, high - low, 1.0)))
+    frame = search.Frame.around(values)
     taken = search.most_volume(np.array([rows[trial.number] for trial in inner]), count, frame)
     return [inner[i] for i in taken]
 

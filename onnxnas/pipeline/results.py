@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxnas import search
-from onnxnas.pipeline.objectives import gain
+from onnxnas.pipeline.objectives import gain, within
 from onnxnas.types import Measurement, Objective, Subnet, Trial
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Member:
     p50: Measurement
     speedup: Measurement
     throughput: Measurement
+    others: Mapping[str, float] = field(default_factory=dict)  # of other objectives
 
     def figures(self) -> dict[str, float]:
         """Values by objective name, to compare members with each other.
@@ -45,7 +47,12 @@ class Member:
             "macs": float(self.macs),
             "params": float(self.params),
             "bytes": float(len(self.model)),
+            **self.others,
         }
+
+    def absolute(self) -> dict[str, float]:
+        """Values by objective name in their units, to hold against limits."""
+        return {**self.figures(), "latency_ms": self.p50.value, "throughput": self.throughput.value}
 
     def to_json(self, bundle: str | None) -> dict[str, Any]:
         """Its entry in result.json; a member without a bundle is dominated by another one."""
@@ -60,6 +67,7 @@ class Member:
             "params": self.params,
             "bytes": len(self.model),
             "speedup": interval(self.speedup, "value"),
+            **({"figures": dict(self.others)} if self.others else {}),
         }
 
 
@@ -74,13 +82,18 @@ def ranked(
     """The members that no other dominates, and the best of them or None.
 
     The best gains most over all objectives but quality together (`objectives.gain`), among those whose quality is at
-    least `floor` and whose interval of the measured speed-up lies above 1. It comes first; the others follow by
-    quality, best first.
+    least `floor`, that keep all limits and whose interval of the measured speed-up lies above 1. It comes first; the
+    others follow by quality, best first.
     """
+    free = [dataclasses.replace(objective, limit=None) for objective in objectives]
     trials = {m.number: Trial(m.number, m.subnet, "ok", m.figures()) for m in members}
-    front = {trial.number for trial in search.pareto(list(trials.values()), objectives)}
+    front = {trial.number for trial in search.pareto(list(trials.values()), free)}
     kept = [member for member in members if member.number in front]
-    able = [member for member in kept if member.quality >= floor and member.speedup.low > 1.0]
+    able = [
+        member
+        for member in kept
+        if member.quality >= floor and member.speedup.low > 1.0 and within(member.absolute(), objectives)
+    ]
     best = max(able, key=lambda m: gain(m.figures(), able[0].figures(), objectives[1:]), default=None)
     rest = sorted((m for m in kept if m is not best), key=lambda m: (-m.quality, m.number))
     return ([best, *rest] if best is not None else rest), best

@@ -2,7 +2,7 @@
 
     RUN/config.yaml  environment.json  model.onnx  space.json      prepare
     RUN/supernet/                                                   train
-    RUN/study.db  trials.csv                                        search
+    RUN/study.db  trials.csv  (prior|reduced|predictors).json       search
     RUN/pareto.csv  pareto/rank_NN/  result.json  report.html       finalise
     RUN/stages/STAGE.json                                           written last: the stage is complete
     RUN/.lock                                                       held while a command works on RUN
@@ -31,7 +31,10 @@ STAGES = ("prepare", "train", "search", "finalise")
 _OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "prepare": ("model.onnx", "space.json"),
     "train": ("supernet",),
-    "search": ("study.db", "study.db-journal", "study.db-wal", "study.db-shm", "trials.csv"),
+    "search": (
+        *("study.db", "study.db-journal", "study.db-wal", "study.db-shm", "trials.csv"),
+        *("prior.json", "reduced.json", "predictors.json"),
+    ),
     "finalise": ("pareto.csv", "pareto", "finalists", "result.json", "report.html"),
 }
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas.errors import ConfigError, Interrupted, RunError
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import files
+from onnxnas.pipeline import files, warm
 from onnxnas.pipeline.config import Config
 from onnxnas.pipeline.events import Reporter, Silent
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.objectives import objectives
 from onnxnas.pipeline.run_dir import STAGES, RunDirectory
 from onnxnas.pipeline.stages import finalise, prepare, search, train
 
@@ -53,6 +54,9 @@ def begin(
     run = RunDirectory(config.output)
     run.refuse_foreign()
     source = prepare.examine(config, model)
+    if not run.exists:
+        objectives(config.objectives, "")
+        warm.examine(config, source.graph.digest)
     if run.exists:
         _same(run, config, source)
     with _interruptible(run), run.locked():

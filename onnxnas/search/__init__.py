@@ -12,6 +12,7 @@ from onnxnas.search.engine import run
 from onnxnas.search.evaluator import Evaluator
 from onnxnas.search.front import (
     Frame,
+    best_layers,
     feasible,
     hypervolume,
     knee,
@@ -22,8 +23,11 @@ from onnxnas.search.front import (
     pareto,
     surely_dominated,
 )
+from onnxnas.search.predictors import Round
+from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Dimension, Genotype, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
+from onnxnas.search.reduction import ReducedSpace, populated
 from onnxnas.search.settings import SearchSettings
 from onnxnas.search.study import Study, load_trials, sqlite_url
 from onnxnas.search.tables import read_trials_csv, write_trials_csv
@@ -38,12 +42,16 @@ __all__ = [
     "Evaluator",
     "Frame",
     "Genotype",
+    "Prior",
     "Problem",
     "Progress",
     "ProgressMeter",
+    "ReducedSpace",
+    "Round",
     "SearchSettings",
     "Space",
     "Study",
+    "best_layers",
     "feasible",
     "hypervolume",
     "knee",
@@ -54,6 +62,7 @@ __all__ = [
     "non_dominated",
     "overlap",
     "pareto",
+    "populated",
     "read_trials_csv",
     "run",
     "sqlite_url",

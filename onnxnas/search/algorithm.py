@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,25 +48,28 @@ class Algorithm(Protocol):
 Factory = Callable[[Problem, SearchSettings, np.random.Generator], Algorithm]
 
 
-def _nsga2(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
-    from onnxnas.search.nsga2 import nsga2
+def _of(module: str, function: str) -> Factory:
+    """The factory of a module that is imported when a search needs it."""
 
-    return nsga2(problem, settings, rng)
+    def make(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
+        factory: Factory = getattr(import_module(f"onnxnas.search.{module}"), function)
+        return factory(problem, settings, rng)
 
-
-def _random(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
-    from onnxnas.search.random_search import RandomSearch
-
-    return RandomSearch(problem, rng)
+    return make
 
 
-def _concurrent(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:
-    from onnxnas.search.concurrent import Concurrent
-
-    return Concurrent(problem, settings, rng)
-
-
-ALGORITHMS: dict[str, Factory] = {"concurrent": _concurrent, "nsga2": _nsga2, "random": _random}
+ALGORITHMS: dict[str, Factory] = {
+    "age-moea": _of("genetic", "age_moea"),
+    "c-taea": _of("genetic", "c_taea"),
+    "concurrent": _of("predicted", "concurrent"),
+    "full": _of("predicted", "full"),
+    "gp": _of("sampled", "gp"),
+    "nsga2": _of("genetic", "nsga2"),
+    "optuna-nsga2": _of("sampled", "optuna_nsga2"),
+    "r-nsga2": _of("genetic", "r_nsga2"),
+    "random": _of("random_search", "random_search"),
+    "tpe": _of("sampled", "tpe"),
+}
 
 
 def make_algorithm(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:

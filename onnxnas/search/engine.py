@@ -20,6 +20,8 @@ import numpy as np
 from onnxnas.errors import CheckFailed, ConfigError, EnvironmentProblem, Interrupted, ModelError, OnnxnasError
 from onnxnas.search.algorithm import make_algorithm
 from onnxnas.search.evaluator import Evaluator
+from onnxnas.search.predictors import Round
+from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Genotype, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
 from onnxnas.search.settings import SearchSettings
@@ -42,13 +44,16 @@ def run(
     on_trial: Callable[[Trial, Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     *,
+    prior: Prior | None = None,
+    on_round: Callable[[Round], None] | None = None,
     study_name: str = "search",
 ) -> list[Trial]:
     """Searches until the budget is spent or nothing new is left; continues the study if there is one.
 
     Every evaluated candidate is in the study before the next one starts. `on_trial` is called after each
-    one evaluated now (not for replayed ones); `should_stop` is asked before each. Returns the trials of the
-    study, each candidate once, by number; failed ones included.
+    one evaluated now (not for replayed ones); `should_stop` is asked before each. `prior` is what an earlier
+    search found out; an algorithm that predicts says how well to `on_round`, replayed rounds included. Returns the
+    trials of the study, each candidate once, by number; failed ones included.
 
     Raises:
         RunError: the study is of another model, space, objectives, seed or settings, or is damaged.
@@ -58,8 +63,9 @@ def run(
         Interrupted: stopped from the keyboard.
     """
     _check_objectives(objectives)
-    problem = Problem(space, objectives)
+    problem = Problem(space, objectives, prior)
     algorithm = make_algorithm(problem, settings, np.random.default_rng(seed))
+    rounds: Sequence[Round] = getattr(algorithm, "rounds", ())
     with Study.open(storage_url, study_name, problem, identity(problem, seed, settings.sequence())) as study:
         search = _Search(problem, evaluator, settings, study, on_trial, should_stop)
         repeats = 0
@@ -77,7 +83,11 @@ def run(
                     break
                 repeats = repeats + len(batch) if len(search.done) == before else 0
                 rows = [problem.minimised(t.values if t.status == "ok" else None) for t in trials]
+                told = len(rounds)
                 algorithm.tell(batch, np.array(rows))
+                if on_round is not None:
+                    for finished in rounds[told:]:
+                        on_round(finished)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"search stopped from the keyboard: {study.next_number} trials are recorded; resume it"

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pymoo.core.evaluator import Evaluator as PymooEvaluator
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem as PymooProblem
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
+from onnxnas.search.front import Rows
 from onnxnas.search.operators import crossover, diagonals, mutate, spread_sample
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
@@ -46,11 +46,12 @@ class Variation:
         self.seen: set[str] = set()
 
     def first(self) -> list[Genotype]:
-        """The first generation: both corners of the space, its diagonals, and a spread-out sample."""
+        """The first generation: what was best elsewhere, both corners and the diagonals of the space, and others."""
         problem, n = self._problem, self._settings.population
         corners = [problem.encode(problem.space.maximal()), problem.encode(problem.space.minimal())]
         made: list[Genotype] = []
-        for genotype in corners + diagonals(problem, max(1, n // 8)):
+        known = problem.prior.best(problem, n // 2) if problem.prior else []
+        for genotype in known + corners + diagonals(problem, max(1, n // 8)):
             if len(made) < n:
                 self._take(genotype, made)
         self._fill(made, n)
@@ -94,7 +95,8 @@ class Variation:
 class Evolution:
     """Generations of `settings.population` candidates; an `Algorithm`.
 
-    `make` makes the pymoo algorithm; it is called with pop_size, sampling, mating and eliminate_duplicates.
+    `make` makes the pymoo algorithm; it is called with the objectives of the first generation (n x m, minimised)
+    and pop_size, sampling, mating and eliminate_duplicates.
     A generation is handed out by `ask` in portions of any size and closed when all of it was told;
     candidates told without having been asked for join the generation that closes next.
     """
@@ -115,8 +117,8 @@ class Evolution:
         self._engine: Any = None
         self._generation: dict[str, Genotype] = {}
         self._waiting: deque[Genotype] = deque()
-        self._told: dict[str, NDArray[np.float64]] = {}
-        self._others: dict[str, tuple[Genotype, NDArray[np.float64]]] = {}
+        self._told: dict[str, Rows] = {}
+        self._others: dict[str, tuple[Genotype, Rows]] = {}
 
     def ask(self, n: int) -> list[Genotype]:
         if not self._waiting:
@@ -125,7 +127,7 @@ class Evolution:
             self._next_generation()
         return [self._waiting.popleft() for _ in range(min(n, len(self._waiting)))]
 
-    def tell(self, genotypes: Sequence[Genotype], objectives: NDArray[np.float64]) -> None:
+    def tell(self, genotypes: Sequence[Genotype], objectives: Rows) -> None:
         for genotype, row in zip(genotypes, np.asarray(objectives, dtype=np.float64), strict=True):
             key = self._problem.key(genotype)
             if key in self._generation:
@@ -152,16 +154,16 @@ class Evolution:
         self._others = {}
         F, G = self._with_constraints(np.array(rows))
         if self._engine is None:
-            self._engine = self._start(np.array(genotypes), F.shape[1], G.shape[1])
+            self._engine = self._start(np.array(genotypes), F, G.shape[1])
             population = self._engine.ask()
         else:
             population = Population.new(X=np.array(genotypes))
         PymooEvaluator().eval(StaticProblem(self._engine.problem, F=F, G=G), population)
         self._engine.tell(infills=population)
-        if len(self._engine.pop) > self._settings.population:  # pymoo keeps all of the first generation
+        if len(self._engine.pop) > self._engine.pop_size:  # pymoo keeps all of the first generation
             self._engine.tell(infills=None)
 
-    def _with_constraints(self, F: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _with_constraints(self, F: Rows) -> tuple[Rows, Rows]:
         """Finite objectives (n x m) and violations (n x (limits + 1)), the last of which is for failures."""
         failed = ~np.all(np.isfinite(F), axis=1)
         F = np.where(failed[:, None], F[~failed].max(axis=0, initial=0.0), F)
@@ -169,8 +171,9 @@ class Evolution:
         G[failed, -1] = FAILED
         return F, G
 
-    def _start(self, sample: Genotype, n_objectives: int, n_constraints: int) -> Any:
+    def _start(self, sample: Genotype, first: Rows, n_constraints: int) -> Any:
         engine = self._make(
+            first,
             pop_size=self._settings.population,
             sampling=sample,
             mating=self._variation,
@@ -178,7 +181,7 @@ class Evolution:
         )
         upper = self._problem.upper
         space = PymooProblem(
-            n_var=len(upper), n_obj=n_objectives, n_ieq_constr=n_constraints,
+            n_var=len(upper), n_obj=first.shape[1], n_ieq_constr=n_constraints,
             xl=np.zeros(len(upper), dtype=np.int64), xu=upper, vtype=int,
         )  # fmt: skip
         engine.setup(space, termination=NoTermination())

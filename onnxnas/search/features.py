@@ -8,27 +8,50 @@ as long as one of 16; the layers' costs let it extrapolate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxnas.search.predictors import Predictor, fitted
+from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Genotype, Problem
 
 Floats = NDArray[np.float64]
+FEWEST = 10  # candidates of a prior below which it predicts nothing
 
 
 class Features:
-    """(n, f) features of genotypes; the same columns for every candidate of one problem."""
+    """(n, f) features of genotypes; the same columns for every candidate of one problem.
+
+    elsewhere   how many of the last columns are figures that a prior says
+    prior       a predictor of every objective, as it was there; None unless all were
+    """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._profile: Any = getattr(problem.space, "profile", None)
         self._known: dict[str, Floats] = {}
+        self._told: list[Predictor] = []
+        self.prior: list[Predictor] | None = None
+        if problem.prior is not None and len(problem.prior) >= FEWEST:
+            self._learn(problem.prior)
+        self.elsewhere = len(self._told)
 
     def of(self, genotypes: Sequence[Genotype]) -> Floats:
         """One row for each of n genotypes."""
-        return np.array([self._row(g) for g in genotypes])
+        rows = np.array([self._row(g) for g in genotypes])
+        return np.concatenate([rows, *(model.predict(rows)[:, None] for model in self._told)], axis=1)
+
+    def _learn(self, prior: Prior) -> None:
+        rows = np.array([self._row(g) for g in prior.genotypes(self._problem)])
+        models = {name: fitted("auto", rows, prior.figures[:, i])[1] for i, name in enumerate(prior.names)}
+        self._told = list(models.values())
+        objectives = self._problem.objectives
+        if all(o.name in models for o in objectives):
+            width = rows.shape[1]
+            self.prior = [_Said(models[o.name], -1.0 if o.maximise else 1.0, width) for o in objectives]
 
     def _row(self, genotype: Genotype) -> Floats:
         key = self._problem.key(genotype)
@@ -48,3 +71,18 @@ class Features:
             costs = np.asarray(self._profile(subnet), np.float64)
             parts += [costs, [costs.sum()]]
         return np.concatenate([np.atleast_1d(part) for part in parts])
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A fitted predictor as one of a minimised objective that looks at the first `width` features only."""
+
+    model: Predictor
+    sign: float
+    width: int
+
+    def fit(self, features: Floats, values: Floats) -> object:
+        raise NotImplementedError("fitted to a prior already")
+
+    def predict(self, features: Floats) -> Floats:
+        return self.sign * self.model.predict(features[:, : self.width])

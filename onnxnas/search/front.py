@@ -51,6 +51,15 @@ def non_dominated(rows: Rows) -> NDArray[np.bool_]:
     return keep
 
 
+def best_layers(rows: Rows, count: float) -> NDArray[np.int64]:
+    """Which of n rows (n x m) are on the first non-dominated layers; whole ones, until there are `count`."""
+    left, taken = np.arange(len(rows)), np.empty(0, np.int64)
+    while left.size and taken.size < count:
+        keep = non_dominated(rows[left])
+        taken, left = np.concatenate([taken, left[keep]]), left[~keep]
+    return taken
+
+
 def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """The successful trials within the limits that no other such trial dominates, by the first objective."""
     able = [t for t in trials if feasible(t, objectives)]
@@ -75,8 +84,13 @@ class Frame:
         if not able:
             return None
         rows = minimised(able, objectives)
+        return cls.around(rows, 0.0)
+
+    @classmethod
+    def around(cls, rows: Rows, margin: float = 0.1) -> Frame:
+        """The box around n > 0 rows (n x m); the reference is farther out, by this share of the box."""
         low, high = rows.min(axis=0), rows.max(axis=0)
-        high = np.where(high > low, high, low + 1.0)
+        high = np.where(high > low, high, low + 1.0) + margin * (high - low)
         return cls(tuple(low.tolist()), tuple(high.tolist()))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,15 @@ class Score:
     spearman: float
     kendall: float
     n: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """How well the predictors of one round said what the candidates picked by them turned out to be."""
+
+    measured: int  # candidates that they were fitted to
+    names: tuple[str, ...]
+    scores: tuple[Score, ...]
 
 
 def _ridge() -> Predictor:
@@ -97,25 +107,55 @@ def make_predictor(name: str) -> Predictor:
     return PREDICTORS[name]()
 
 
-def fitted(name: str, features: Floats, values: Floats) -> tuple[str, Predictor]:
+class Transferred:
+    """A line through what is known from elsewhere (the last `k` features), and another model of what is left."""
+
+    def __init__(self, k: int, rest: Predictor) -> None:
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self._k, self._rest = k, rest
+        self._line = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-4, 2, 7)))
+
+    def fit(self, features: Floats, values: Floats) -> object:
+        known = features[:, -self._k :]
+        self._line.fit(known, values)
+        self._rest.fit(features, values - self._line.predict(known))
+        return self
+
+    def predict(self, features: Floats) -> Floats:
+        line: Floats = self._line.predict(features[:, -self._k :])
+        return line + self._rest.predict(features)
+
+
+def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> tuple[str, Predictor]:
     """A predictor fitted to all of n values; `auto` takes the one with the least cross-validated error.
 
-    Raises ConfigError for an unknown name.
+    The last `elsewhere` features are said to be figures of the same candidates in another place; `auto` then also
+    tries what corrects them (`Transferred`). Raises ConfigError for an unknown name.
     """
-    chosen = name
-    if name == "auto":
-        candidates = [n for n in PREDICTORS if n != "trees" or len(values) >= FEW]
-        chosen = (
-            min(candidates, key=lambda n: _error(n, features, values))
-            if len(values) >= 2 * FOLDS
-            else "ridge"
-        )
-    return chosen, _fitted(chosen, features, values)
+    if name != "auto":
+        return name, _fitted(make_predictor(name), features, values)
+    names = [n for n in PREDICTORS if n != "trees" or len(values) >= FEW]
+    makers: dict[str, Callable[[], Predictor]] = {n: PREDICTORS[n] for n in names}
+    if elsewhere:
+        makers = {
+            **{f"transferred {n}": partial(_transferred, elsewhere, n) for n in names},
+            **makers,
+        }
+    chosen = next(iter(makers))
+    if len(values) >= 2 * FOLDS:
+        chosen = min(makers, key=lambda n: _error(makers[n], features, values))
+    return chosen, _fitted(makers[chosen](), features, values)
 
 
-def _fitted(name: str, features: Floats, values: Floats) -> Predictor:
+def _transferred(elsewhere: int, name: str) -> Predictor:
+    return Transferred(elsewhere, make_predictor(name))
+
+
+def _fitted(model: Predictor, features: Floats, values: Floats) -> Predictor:
     """scikit-learn's support vectors draw a number from numpy's global generator, which is put back."""
-    model = make_predictor(name)
     state = np.random.get_state()
     try:
         model.fit(features, values)
@@ -124,13 +164,13 @@ def _fitted(name: str, features: Floats, values: Floats) -> Predictor:
     return model
 
 
-def _error(name: str, features: Floats, values: Floats) -> float:
+def _error(make: Callable[[], Predictor], features: Floats, values: Floats) -> float:
     """Mean absolute error over folds of interleaved samples."""
     place = np.arange(len(values)) % FOLDS
     total = 0.0
     for fold in range(FOLDS):
         held = place == fold
-        model = _fitted(name, features[~held], values[~held])
+        model = _fitted(make(), features[~held], values[~held])
         total += float(np.abs(model.predict(features[held]) - values[held]).sum())
     return total / len(values)
 

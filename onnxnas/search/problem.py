@@ -9,12 +9,15 @@ value; two genotypes with the same effective sub-network are the same candidate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.types import Objective, Subnet
+
+if TYPE_CHECKING:
+    from onnxnas.search.prior import Prior
 
 Genotype = NDArray[np.int64]
 
@@ -60,11 +63,13 @@ class Problem:
 
     `upper` (d,) is the largest index of each dimension; `ordered` (d,) says where neighbouring indices are
     neighbouring networks (widths, kernels), as opposed to switches and categories (depth, precision).
+    `prior` is what another search found out, if there was one.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[Objective]) -> None:
+    def __init__(self, space: Space, objectives: Sequence[Objective], prior: Prior | None = None) -> None:
         self.space = space
         self.objectives = tuple(objectives)
+        self.prior = prior
         self.upper: Genotype = np.array([len(d.choices) - 1 for d in space.dimensions], dtype=np.int64)
         self.kinds = tuple(d.kind for d in space.dimensions)
         self.ordered: NDArray[np.bool_] = np.array([k in ("width", "kernel") for k in self.kinds], dtype=bool)

@@ -8,9 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.search.problem import Genotype, Problem
+from onnxnas.search.settings import SearchSettings
 
 ATTEMPTS = 1000
 """Draws in a row without anything new after which the space counts as exhausted."""
+
+
+def random_search(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> RandomSearch:
+    """Random search."""
+    return RandomSearch(problem, rng)
 
 
 class RandomSearch:

@@ -11,13 +11,18 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     algorithm: str = Field(
-        default="nsga2", description="nsga2, concurrent, random, or module:name of your own"
+        default="nsga2",
+        description="nsga2, r-nsga2, age-moea, c-taea, concurrent, full, gp, tpe, random, or module:name",
     )
     population: int = Field(default=24, ge=4, description="candidates per generation")
     crossover_probability: float = Field(default=0.9, ge=0.0, le=1.0, description="of a pair of parents")
     mutation_rate: float | None = Field(
         default=None, gt=0.0, le=1.0, description="per dimension; one dimension of each child if not given"
     )
+    reference_points: tuple[dict[str, float], ...] = Field(
+        default=(), description="r-nsga2: where to search, by objective; what is left out, as good as can be"
+    )
+    samples: int = Field(default=100, ge=8, description="full: candidates measured before it predicts")
 
     max_trials: int = Field(
         default=250, ge=1, description="evaluated candidates in the whole study, failed included"

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +22,12 @@ import numpy as np
 import optuna
 import sqlalchemy.exc
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, TrialState
 
 from onnxnas.errors import EnvironmentProblem, RunError
 from onnxnas.search.problem import Dimension, Genotype, Problem
+from onnxnas.search.quiet import quiet
 from onnxnas.types import Measurement, Objective, Subnet, Trial
 
 SCHEMA = 1
@@ -48,7 +47,9 @@ def identity(problem: Problem, seed: int, sequence: Mapping[str, object]) -> dic
 
     Limits are rounded to 6 digits, since they may come from measurements.
     """
+    prior = {} if problem.prior is None else {"prior": problem.prior.digest}
     return {
+        **prior,
         "schema": SCHEMA,
         "model": problem.space.graph.digest,
         "space": problem.space.digest,
@@ -108,7 +109,7 @@ class Study:
         """
         with _plain_errors(url):
             storage = optuna.storages.get_storage(url)
-            with _quiet():
+            with quiet():
                 study = optuna.create_study(
                     storage=storage,
                     study_name=name,
@@ -267,20 +268,6 @@ def _readable(choice: Any) -> bool | int | float | str:
     if isinstance(choice, (tuple, list)):
         return "x".join(map(str, choice))
     return str(choice)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's announcements and the notice that naming metrics is experimental."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager

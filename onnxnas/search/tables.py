@@ -77,7 +77,7 @@ def _trial(row: dict[str, str], objectives: Sequence[Objective]) -> Trial:
             values[o.name], float(row[f"{o.name}_lo"]), float(row[f"{o.name}_hi"]), 0, o.unit, "table"
         )
         for o in objectives
-        if row[f"{o.name}_lo"]
+        if row.get(f"{o.name}_lo")
     }
     subnet = Subnet.from_json({c: json.loads(row[c]) for c in ("skip", "width", "kernel", "precision")})
     status = row["status"]

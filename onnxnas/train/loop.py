@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,16 @@ def bf16_helps(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@dataclass
+class _Part:
+    """Some samples of a batch: inputs, labels, the teacher's outputs, and their share of the batch."""
+
+    x: dict[str, Tensor]
+    y: Tensor | None
+    taught: tuple[Tensor, ...] | None
+    share: float
 
 
 class _Run:
@@ -198,10 +209,7 @@ class _Run:
         settings, net, progress = self.settings, self.net, self.progress()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(progress, settings)
-        taught: tuple[Tensor, ...] | None = None
-        if self.teacher is not None and self.criterion.needs_teacher:
-            with torch.no_grad():
-                taught = self.teacher(x)
+        parts = self._parts(x, y)
         rng = np.random.default_rng([self.seed, _STEP_STREAM, self.at.step])
         picks = self.strategy.subnets(progress, rng)
         self.optimizer.zero_grad(set_to_none=True)
@@ -209,12 +217,13 @@ class _Run:
         total = 0.0
         for index, (subnet, _) in enumerate(picks):
             net.activate(subnet)
-            outputs = net(x)
-            loss = self.criterion(outputs, y, taught)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            if in_place and index == 0:
-                taught = detached(outputs)
+            for part in parts:
+                outputs = net(part.x)
+                loss = part.share * self.criterion(outputs, part.y, part.taught)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
+                if in_place and index == 0:
+                    part.taught = detached(outputs)
         if not math.isfinite(total):
             return self._diverged(total)
         self.bad = 0
@@ -224,6 +233,22 @@ class _Run:
         if self.average is not None:
             self.average.update(self.weights)
         return total / len(picks)
+
+    def _parts(self, x: dict[str, Tensor], y: Tensor | None) -> list[_Part]:
+        """The batch in `settings.accumulate` parts, with what the teacher says of them."""
+        n = int(next(iter(x.values())).shape[0])
+        size = math.ceil(n / self.settings.accumulate)
+        parts = []
+        for start in range(0, n, size):
+            place = slice(start, min(start + size, n))
+            inputs = {name: value[place] for name, value in x.items()}
+            taught = None
+            if self.teacher is not None and self.criterion.needs_teacher:
+                with torch.no_grad():
+                    taught = self.teacher(inputs)
+            share = (place.stop - start) / n
+            parts.append(_Part(inputs, None if y is None else y[place], taught, share))
+        return parts
 
     def _diverged(self, loss: float) -> float:
         """The update is left out; too many of them on end are an error."""

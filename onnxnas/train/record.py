@@ -1,7 +1,7 @@
 """What a training run leaves in its folder, and what it finds there again.
 
-`log.jsonl` grows by rows; a checkpoint remembers its length, so that rows written after the checkpoint from
-which a run is resumed are dropped instead of appearing twice.
+`log.jsonl` grows by rows, which `tensorboard/` has as curves; a checkpoint remembers its length, so that rows written
+after the checkpoint from which a run is resumed are dropped instead of appearing twice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from onnxnas.errors import RunError
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train import checkpoint
+from onnxnas.train.curves import Curves
 from onnxnas.train.optimizer import MovingAverage
 
 Event = Callable[[Mapping[str, Any]], None]
@@ -61,6 +62,7 @@ class Record:
 
     def __init__(self, directory: Path | None, identity: Mapping[str, Any], on_event: Event | None) -> None:
         self.directory, self.identity, self.on_event = directory, dict(identity), on_event
+        self._curves: Curves | None = None
 
     def row(self, at: Progress, row: Mapping[str, Any]) -> None:
         """Append a row to the log."""
@@ -69,6 +71,10 @@ class Record:
             with (self.directory / "log.jsonl").open("ab") as file:
                 file.write(line)
             at.log_bytes += len(line)
+            if self._curves is None:
+                self._curves = Curves(self.directory / "log.jsonl")
+            else:
+                self._curves.row(row)
         if self.on_event is not None:
             self.on_event(row)
 
@@ -96,6 +102,8 @@ class Record:
         """Write the final weights; the run will not be repeated."""
         if self.directory is None:
             return
+        if self._curves is not None:
+            self._curves.close()
         checkpoint.save_weights(self.directory, net.weights())
         tensors = {f"weight.{n}": w.detach() for n, w in net.named_weights().items()}
         body = {**self.identity, "progress": vars(at), "result": result.to_json()}

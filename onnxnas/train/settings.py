@@ -32,6 +32,11 @@ class TrainSettings(BaseModel):
     epochs: Positive = 12.0
     max_seconds: Positive | None = None
     batch_size: int = Field(128, ge=1)
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts that a batch is computed in, to save memory; statistics are then of a part",
+    )
 
     lr: Positive = 0.02
     final_lr: Share = 0.01

@@ -224,6 +224,68 @@ class TestRandom(AlgorithmConformance):
     algorithm = "random"
 
 
+class TestReferencePoints(AlgorithmConformance):
+    algorithm = "r-nsga2"
+
+
+class TestAgeMoea(AlgorithmConformance):
+    algorithm = "age-moea"
+
+
+class TestCTaea(AlgorithmConformance):
+    algorithm = "c-taea"
+
+
+class TestTpe(AlgorithmConformance):
+    algorithm = "tpe"
+
+
+class TestOptunaNsga2(AlgorithmConformance):
+    algorithm = "optuna-nsga2"
+
+
+@pytest.mark.slow  # half a second for each candidate
+class TestGp(AlgorithmConformance):
+    algorithm = "gp"
+
+
+def test_gaussian_processes_beat_random_search() -> None:
+    found = {}
+    for name in ("gp", "random"):
+        space = FakeSpace(blocks=0, free=4, steps=7)
+        problem = Problem(space, ZDT)
+        evaluator = ZdtEvaluator(space)
+        rows = objectives(problem, evaluator, drive(name, space, 28, seed=1, ask=1))
+        found[name] = hypervolume(rows, Frame((0.0, 0.0), (1.0, 10.0)))
+    assert found["gp"] > found["random"] + 0.02
+
+
+@pytest.mark.parametrize("quality", [93.0, 80.0])
+def test_reference_points_say_where_to_search(quality: float) -> None:
+    """The members of the front that were found lie closer to the point than those of NSGA-II."""
+    away = {}
+    for name in ("nsga2", "r-nsga2"):
+        space = FakeSpace(blocks=6, free=4, steps=8)
+        problem = Problem(space, NETWORK)
+        settings = SearchSettings(algorithm=name, population=12, reference_points=({"quality": quality},))
+        algorithm = make_algorithm(problem, settings, np.random.default_rng(2))
+        evaluator = NetworkEvaluator(space)
+        late: list[float] = []
+        for generation in range(15):
+            batch = algorithm.ask(12)
+            values = [evaluator.evaluate(problem.subnet(g), 0).values for g in batch]
+            algorithm.tell(batch, np.array([problem.minimised(v) for v in values]))
+            late += [abs(v["quality"] - quality) for v in values] if generation >= 8 else []
+        away[name] = float(np.median(late))
+    assert away["r-nsga2"] < 0.7 * away["nsga2"]
+
+
+def test_a_reference_point_of_something_else_is_refused() -> None:
+    settings = SearchSettings(algorithm="r-nsga2", reference_points=({"speed": 1.0},))
+    with pytest.raises(ConfigError, match="'speed' is not an objective of this search; use f1, f2"):
+        make_algorithm(Problem(FakeSpace(1, 1, 2), ZDT), settings, np.random.default_rng())
+
+
 class Own:
     """A user's algorithm: the maximal network, then nothing."""
 
@@ -249,7 +311,7 @@ def test_a_users_own_algorithm_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nsga3", "not known: use one of concurrent, nsga2, random"),
+        ("nsga3", "not known: use one of age-moea, c-taea, concurrent, full, gp, nsga2"),
         ("no_such_module:x", "importing no_such_module failed"),
         ("json:no_such_name", "has no 'no_such_name'"),
         ("json:decoder", "not callable"),
@@ -266,7 +328,7 @@ def test_an_algorithm_that_cannot_be_used_is_refused(name: str, said: str) -> No
 def test_pymoo_prints_nothing_when_it_is_not_compiled() -> None:
     code = (
         "import sys; sys.modules['pymoo.functions.compiled.info'] = None\n"
-        "import onnxnas.search, onnxnas.search.nsga2, pymoo.functions\n"
+        "import onnxnas.search, onnxnas.search.genetic, pymoo.functions\n"
         "assert not pymoo.functions.is_compiled()\n"
         "pymoo.functions.FunctionLoader.get_instance()\n"
     )

@@ -7,8 +7,8 @@ import pytest
 
 from onnxnas.errors import ConfigError
 from onnxnas.search import Frame, Genotype, Problem, SearchSettings, hypervolume, make_algorithm
-from onnxnas.search.concurrent import Concurrent
 from onnxnas.search.features import Features
+from onnxnas.search.predicted import PredictedSearch
 from onnxnas.search.predictors import PREDICTORS, fitted, make_predictor, score
 from onnxnas.testing.algorithms import AlgorithmConformance, residual_space
 from tests.search.search_fakes import NETWORK, FakeSpace, NetworkEvaluator
@@ -16,6 +16,13 @@ from tests.search.search_fakes import NETWORK, FakeSpace, NetworkEvaluator
 
 class TestConcurrent(AlgorithmConformance):
     algorithm = "concurrent"
+
+
+class TestFull(AlgorithmConformance):
+    algorithm = "full"
+
+    def settings(self) -> SearchSettings:
+        return SearchSettings(algorithm=self.algorithm, population=8, samples=16)
 
 
 class Mean:
@@ -88,7 +95,7 @@ def test_features_of_a_real_space() -> None:
     assert (largest[: len(problem.upper)] == 1).all()
 
 
-def searched(name: str, n: int, seed: int) -> tuple[np.ndarray, Concurrent | None]:
+def searched(name: str, n: int, seed: int) -> tuple[np.ndarray, PredictedSearch | None]:
     """The minimised objectives of the first n candidates, measured with 2 % of noise in latency."""
     space = FakeSpace(blocks=6, free=14, steps=8)
     problem = Problem(space, NETWORK)
@@ -102,7 +109,7 @@ def searched(name: str, n: int, seed: int) -> tuple[np.ndarray, Concurrent | Non
         rows = np.array([problem.minimised(evaluator.evaluate(problem.subnet(g), 0).values) for g in batch])
         truth += list(rows)
         algorithm.tell(batch, rows * [1, 1 + 0.02 * noise.standard_normal()])
-    return np.array(truth), algorithm if isinstance(algorithm, Concurrent) else None
+    return np.array(truth), algorithm if isinstance(algorithm, PredictedSearch) else None
 
 
 def test_a_fifth_of_the_measurements() -> None:

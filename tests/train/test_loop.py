@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 
 from onnxnas.errors import CheckFailed, Interrupted, RunError
 from onnxnas.supernet import SuperNetwork
@@ -84,6 +86,52 @@ def test_resume_is_equal_to_the_last_bit(stop: int, extra: dict[str, Any], tmp_p
     logs = [(tmp_path / k / "log.jsonl").read_text().splitlines() for k in ("whole", "parts")]
     kept = [[(r["step"], r.get("loss"), r.get("eval")) for r in map(json.loads, log)] for log in logs]
     assert kept[0] == kept[1]
+
+
+def test_a_batch_in_parts_is_the_same_update() -> None:
+    """No BatchNormalization, so nothing but the order of additions differs; 40 = 14 + 14 + 12."""
+    weights = []
+    for parts in (1, 3):
+        net = SuperNetwork(tiny.places("vit"))
+        options = tiny.settings(batch_size=40, accumulate=parts, epochs=2, strategy="fixed", distillation=0.5)
+        train(net, tiny.data(), options, directory=None, seed=1)
+        weights.append(net.weights())
+    start = SuperNetwork(tiny.places("vit")).weights()
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert any(not np.array_equal(start[name], value) for name, value in weights[0].items())
+
+
+def test_curves_are_the_log(tmp_path: Path) -> None:
+    """TensorBoard's files, read by the record format: length, checksum, event, checksum."""
+    options = tiny.settings(eval_every=1, log_steps=1)
+    with pytest.raises(Interrupted):
+        train(SuperNetwork(tiny.places()), tiny.data(), options, directory=tmp_path, should_stop=stop_at(4))
+    train(SuperNetwork(tiny.places()), tiny.data(), options, directory=tmp_path)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted((tmp_path / "tensorboard").iterdir()):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            at += length + 16
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for tag, values in found.items():
+        part, name = tag.split("/")
+        told = [
+            row if part == "train" else row["eval"]
+            for row in rows
+            if name in row or name in row.get("eval", {})
+        ]
+        steps = [row["step"] for row in rows if name in row or name in row.get("eval", {})]
+        assert [step for step, _ in values] == steps
+        np.testing.assert_allclose([v for _, v in values], [one[name] for one in told], rtol=1e-5)
+    assert set(found) == {
+        *("train/loss", "train/lr", "train/images_per_second"),
+        *("quality/max", "quality/min", "quality/random_0"),
+    }
 
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:

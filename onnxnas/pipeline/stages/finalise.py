@@ -6,12 +6,13 @@ import dataclasses
 import time
 from typing import Any
 
-from onnxnas import measure, search, train
+from onnxnas import graph, measure, search, train
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, files, finalists, results
 from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
 from onnxnas.pipeline.stages.search import measurer, wanted
 from onnxnas.types import Subnet
@@ -44,7 +45,7 @@ def run(line: Line) -> None:
         if best is None:
             notes.append(
                 "No found model is measurably faster (interval of the speed-up above 1) within the allowed drop of "
-                f"{line.config.max_drop:g}: keep the baseline."
+                f"{line.config.max_drop:g}{' and the limits' if line.config.limits else ''}: keep the baseline."
             )
         for member, entry in zip(front, entries, strict=True):
             _pack(line, measuring, member, entry, base, notes)
@@ -156,6 +157,11 @@ def _member(
     if val is None:
         val = build.quality(measuring, content, line.baseline, line.data, "val", line.metric, None)
     cost = line.space.cost(subnet)
+    names = {objective.name for objective in wanted(line)}
+    others = {
+        **{name: value for name, value in tails(found, found.p50.value).items() if name in names},
+        **own(line.config.objectives, graph.parse(content)),
+    }
     return Member(
         index,
         subnet,
@@ -167,6 +173,7 @@ def _member(
         found.p50,
         found.speedup,
         found.throughput,
+        others,
     )
 
 

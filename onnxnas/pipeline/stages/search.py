@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxnas import measure, search
 from onnxnas.errors import EnvironmentProblem, ModelError
-from onnxnas.pipeline import budget, build, finalists
+from onnxnas.pipeline import budget, build, files, finalists, warm
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
@@ -40,15 +40,25 @@ def run(line: Line) -> None:
             line.run.log(f"search: trial {trial.number}: {text}")
             line.step("search", progress.trials, progress.of, f"{text}, front {progress.front}")
 
+        rounds: list[dict[str, Any]] = []
+
+        def judge(round: search.Round) -> None:
+            rounds.append(_judged(round, line))
+            line.say(_scores(rounds[-1]))
+
         trials = search.run(
-            line.space,
+            warm.space(line),
             CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
             _within_reach(line, plan),
             config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
             search.sqlite_url(line.run / "study.db"),
             config.seed,
             watch,
+            prior=warm.prior(line),
+            on_round=judge,
         )
+    if rounds:
+        files.write_json(line.run / "predictors.json", {"rounds": rounds})
     search.write_trials_csv(line.run / "trials.csv", trials, wanted(line), line.space.cost)
     failed = sum(trial.status != "ok" for trial in trials)
     if failed:
@@ -58,8 +68,8 @@ def run(line: Line) -> None:
 
 
 def wanted(line: Line) -> tuple[Objective, ...]:
-    """The objectives of this run, quality first."""
-    return objectives(line.config.objectives, line.metric.unit)
+    """The objectives of this run with their limits, quality first."""
+    return objectives(line.config.objectives, line.metric.unit, line.config.limits)
 
 
 def _within_reach(line: Line, plan: Mapping[str, Any]) -> tuple[Objective, ...]:
@@ -117,3 +127,20 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
 
 def _told(trial: Trial) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in trial.values.items() if name != "params")
+
+
+def _judged(round: search.Round, line: Line) -> dict[str, Any]:
+    """How well the predictors of a round said what its candidates turned out to be, by objective."""
+    by_name = {
+        objective.name: {"predictor": name, **dataclasses.asdict(score)}
+        for objective, name, score in zip(wanted(line), round.names, round.scores, strict=True)
+    }
+    return {"fitted_to": round.measured, "objectives": by_name}
+
+
+def _scores(round: Mapping[str, Any]) -> str:
+    said = ", ".join(
+        f"{name} {s['predictor']} MAPE {s['mape']:.2g} % Kendall {s['kendall']:.2f}"
+        for name, s in round["objectives"].items()
+    )
+    return f"search: predictors fitted to {round['fitted_to']}, on what came next: {said}"

@@ -1,58 +1,71 @@
-"""Search on predictors that are fitted again after every few measurements.
+"""Search on predictors: measure a little, predict a lot, measure what is predicted to be best.
 
-    measure a first generation
+    measure some candidates
     repeat:  fit a predictor per objective to all that was measured
              evolve many generations on the predictors
              measure those that should enlarge the front most
 
-(ConcurrentNAS / LINAS: Cummings et al., A hardware-aware framework for accelerating neural architecture search
-across modalities, 2022. There the best of the inner search are taken in order; here each pick takes into account
-what the picks before it add, by hypervolume.) Every candidate that is proposed is measured: predictions only decide
-which.
+| name | begins with | each round measures |
+|---|---|---|
+| `concurrent` | one generation | half a generation, so that predictors are fitted again often |
+| `full` | `samples` candidates | the whole front as predicted |
+
+(ConcurrentNAS / LINAS and the full search before it: Cummings et al., A hardware-aware framework for accelerating
+neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
+pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
+predictions only decide which. With a prior (`search.prior`) predictors start from what it says, so that a few
+measurements are enough.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
-from onnxnas.search.front import Frame, most_volume, non_dominated
-from onnxnas.search.nsga2 import nsga2
-from onnxnas.search.predictors import Predictor, Score, fitted, score
+from onnxnas.search.front import Frame, Rows, best_layers, most_volume, non_dominated
+from onnxnas.search.genetic import nsga2
+from onnxnas.search.predictors import Predictor, Round, fitted, score
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
-
-Rows = NDArray[np.float64]
 
 INNER_GENERATIONS = 20
 INNER_POPULATION = 60
 LEAST = 8  # measured candidates, below which nothing is predicted; candidates of a round
 
 
-@dataclass(frozen=True)
-class Round:
-    """How well the predictors of one round said what the candidates picked by them turned out to be."""
-
-    measured: int  # candidates that they were fitted to
-    names: tuple[str, ...]
-    scores: tuple[Score, ...]
+def concurrent(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> PredictedSearch:
+    """Predictors are fitted again after every few measurements."""
+    return PredictedSearch(problem, settings, rng, settings.population, max(LEAST, settings.population // 2))
 
 
-class Concurrent:
-    """An `Algorithm`. Rounds have half a population, at least 8.
+def full(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> PredictedSearch:
+    """Predictors first, then the front that they say."""
+    return PredictedSearch(problem, settings, rng, settings.samples, None)
+
+
+class PredictedSearch:
+    """An `Algorithm`. `first` candidates are measured before anything is predicted (with a prior, none), then
+    `each` a round; None: as many as there are on the front as predicted.
 
     `rounds` tells how good the predictors of each round were.
     """
 
-    def __init__(self, problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        settings: SearchSettings,
+        rng: np.random.Generator,
+        first: int,
+        each: int | None,
+    ) -> None:
         self._problem, self._settings, self._rng = problem, settings, rng
         self._features = Features(problem)
+        self._first = max(LEAST, LEAST if self._features.prior is not None else first)
+        self._each = each
         self._known: dict[str, tuple[Genotype, Rows]] = {}
         self._waiting: deque[Genotype] = deque()
         self._open: set[str] = set()
@@ -89,22 +102,28 @@ class Concurrent:
 
     def _next(self) -> list[Genotype]:
         able = [(g, row) for g, row in self._known.values() if np.isfinite(row).all()]
-        if len(able) < max(LEAST, self._settings.population):
+        rows = np.array([row for _, row in able]).reshape(len(able), len(self._problem.objectives))
+        if len(able) >= self._first:
+            features = self._features.of([g for g, _ in able])
+            k = self._features.elsewhere
+            made = [fitted("auto", features, rows[:, i], k) for i in range(rows.shape[1])]
+            self._names, models = tuple(name for name, _ in made), [model for _, model in made]
+        elif self._features.prior is not None:
+            self._names, models = ("prior",) * rows.shape[1], self._features.prior
+        else:
             return self._generation()
-        genotypes, rows = [g for g, _ in able], np.array([row for _, row in able])
-        features = self._features.of(genotypes)
-        made = [fitted("auto", features, rows[:, i]) for i in range(rows.shape[1])]
-        self._names, self._fitted_to = tuple(name for name, _ in made), len(able)
-        found, predicted = self._evolved([model for _, model in made])
+        self._fitted_to = len(able)
+        found, predicted = self._evolved(models)
         chosen = self._picked(predicted, rows) if found else []
         self._predicted = [(found[i], predicted[i]) for i in chosen]
         return [found[i] for i in chosen]
 
     def _generation(self) -> list[Genotype]:
         """Of ordinary evolution, until there is enough to learn from."""
-        inner = nsga2(self._problem, self._settings, self._rng)
+        settings = self._settings.model_copy(update={"population": self._first})
+        inner = nsga2(self._problem, settings, self._rng)
         self._inform(inner)
-        return inner.ask(self._settings.population)
+        return inner.ask(self._first)
 
     def _inform(self, inner: Evolution) -> None:
         if self._known:
@@ -131,22 +150,13 @@ class Concurrent:
 
     def _picked(self, predicted: Rows, measured: Rows) -> list[int]:
         """A round's candidates: each enlarges the front of the predicted ones most, given those before it."""
-        count = max(LEAST, self._settings.population // 2)
         allowed = self._problem.violations(predicted).sum(axis=1) == 0
         fine = self._problem.violations(measured).sum(axis=1) == 0
         places = np.flatnonzero(allowed if allowed.any() else np.ones(len(predicted), bool))
         base = measured[fine] if fine.any() else measured
-        everything = np.concatenate([base, predicted[places]])
-        low, high = everything.min(axis=0), everything.max(axis=0)
-        frame = Frame(tuple(low), tuple(np.where(high > low, high, low + 1.0) + 0.1 * (high - low)))
-        places = _best_layers(predicted, places, 4 * count)
+        count = self._each
+        if count is None:
+            count = min(max(LEAST, int(non_dominated(predicted[places]).sum())), 2 * INNER_POPULATION)
+        frame = Frame.around(np.concatenate([base, predicted[places]]))
+        places = places[best_layers(predicted[places], 4 * count)]
         return [int(places[i]) for i in most_volume(predicted[places], count, frame, base)]
-
-
-def _best_layers(rows: Rows, places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """The first non-dominated layers of `rows[places]`, whole ones, until there are `count`."""
-    left, taken = places, np.empty(0, np.int64)
-    while left.size and taken.size < count:
-        keep = non_dominated(rows[left])
-        taken, left = np.concatenate([taken, left[keep]]), left[~keep]
-    return taken

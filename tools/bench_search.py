@@ -1,0 +1,371 @@
+"""How many measurements a search needs: algorithms side by side on one trained super-network.
+
+    python tools/bench_search.py measure RUN    sub-networks drawn at random, for `predictors`
+    python tools/bench_search.py fronts RUN     hypervolume after so many measured candidates, by algorithm
+    python tools/bench_search.py predictors RUN quality of the predictors on sub-networks they have not seen
+    python tools/bench_search.py warm RUN       a warm start from 1 thread to another target; are the fronts the same?
+    python tools/bench_search.py popdb RUN      the same search in the space that earlier ones leave
+    python tools/bench_search.py overhead RUN   where the time of a trial goes
+
+RUN is a finished run; its data must still be where it was. Every sub-network is measured once for each target and
+kept in RUN/bench_search.jsonl, so that the comparison is affordable and can be interrupted: what one algorithm had
+measured, the others look up. Tables go to standard output as Markdown, curves to --figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from onnxnas import measure, search, train
+from onnxnas.pipeline import build
+from onnxnas.pipeline import config as configuration
+from onnxnas.pipeline.events import Silent
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.run_dir import RunDirectory
+from onnxnas.search.features import Features
+from onnxnas.search.operators import spread_sample
+from onnxnas.search.predictors import PREDICTORS, fitted, score
+from onnxnas.types import Objective, Subnet, Trial
+
+Rows = NDArray[np.float64]
+OBJECTIVES = (Objective("quality", "%", maximise=True), Objective("latency_ms", "ms", maximise=False))
+MARKS = (50, 100, 250, 1000)
+LENGTHS: Mapping[str, int] = {
+    "nsga2": 1000, "concurrent": 250, "full": 250, "gp": 250, "tpe": 250, "optuna-nsga2": 250, "random": 1000
+}  # fmt: skip
+
+
+class Table:
+    """The figures of sub-networks for one target, each measured once and kept in a file.
+
+    Latency is told as in a search: relative to the user's model, which is measured in turns with it.
+    """
+
+    def __init__(self, line: Line, target: measure.Target, val_limit: int) -> None:
+        self.line = line
+        self.column = f"latency_ms {target.runtime} {target.threads} {target.batch}"
+        self._quality = f"quality {val_limit}"
+        self._path = line.run / "bench_search.jsonl"
+        self._known: dict[str, dict[str, float]] = {}
+        self._read()
+        config = line.config
+        self._judge = train.Judge(
+            line.network, line.data, "val", line.metric,
+            recalibration_images=config.search.recalibration_images, limit=val_limit, seed=config.seed,
+        )  # fmt: skip
+        feeds = build.feeds(line.original, line.data, target.batch)
+        self._measurer = measure.Measurer(target, line.baseline, feeds, seed=config.seed)
+        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure", "timed"), 0.0)
+        self.measured = 0
+
+    def __enter__(self) -> Table:
+        self._measurer.__enter__()
+        self._reference = self._known.get("", {}).get(self.column, 0.0)
+        if not self._reference:
+            found = self._measurer.measure(self.line.baseline, protocol="short")
+            if found.baseline_p50 is None:
+                raise SystemExit(f"the baseline cannot be measured: {found.error}")
+            self._reference = found.baseline_p50.value
+            self._keep("", {self.column: self._reference})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._measurer.close()
+
+    def evaluate(self, subnet: Subnet) -> Trial:
+        """A trial with quality, latency and multiply-accumulates."""
+        key = subnet.key() + "#"
+        row = self._known.get(key, {})
+        if self._quality not in row or self.column not in row:
+            row = self._measured(key, subnet, row)
+        values = {"quality": row[self._quality], "latency_ms": row[self.column], "macs": row["macs"]}
+        if not np.isfinite(values["latency_ms"]):
+            return Trial(0, subnet, "invalid", {})
+        return Trial(0, subnet, "ok", values)
+
+    def _measured(self, key: str, subnet: Subnet, row: Mapping[str, float]) -> dict[str, float]:
+        with self._timed("statistics"):
+            statistics = self._judge.statistics(subnet)
+        new = {"macs": float(self.line.space.cost(subnet).macs)}
+        if self._quality not in row:
+            with self._timed("quality"):
+                new[self._quality] = self._judge.quality(subnet, statistics)
+        with self._timed("cut"):
+            model = build.cut(self.line.network, subnet, statistics).SerializeToString()
+        with self._timed("measure"):
+            found = self._measurer.measure(model, protocol="short")
+        self.measured += 1
+        if found.speedup is None:
+            new[self.column] = float("nan")
+        else:
+            new[self.column] = self._reference / found.speedup.value
+        self._keep(key, new)
+        return self._known[key]
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - began
+
+    def _read(self) -> None:
+        if self._path.is_file():
+            for text in self._path.read_text().splitlines():
+                body = json.loads(text)
+                self._known.setdefault(body["key"], {}).update(body["figures"])
+
+    def _keep(self, key: str, figures: Mapping[str, float]) -> None:
+        self._known.setdefault(key, {}).update(figures)
+        with self._path.open("a") as stream:
+            stream.write(json.dumps({"key": key, "figures": dict(figures)}) + "\n")
+
+
+def searched(
+    table: Table,
+    name: str,
+    length: int,
+    seed: int,
+    *,
+    prior: search.Prior | None = None,
+    space: search.Space | None = None,
+    population: int = 24,
+) -> list[Trial]:
+    """The first `length` candidates of a search."""
+    problem = search.Problem(space or table.line.space, OBJECTIVES, prior)
+    settings = search.SearchSettings(algorithm=name, population=population)
+    algorithm = search.make_algorithm(problem, settings, np.random.default_rng(seed))
+    trials: list[Trial] = []
+    while len(trials) < length:
+        batch = algorithm.ask(min(population, length - len(trials)))
+        if not batch:
+            break
+        new = [table.evaluate(problem.subnet(g)) for g in batch]
+        rows = [problem.minimised(t.values if t.status == "ok" else None) for t in new]
+        algorithm.tell(batch, np.array(rows))
+        trials += new
+    print(f"{name} seed {seed}: {len(trials)} candidates, {table.measured} measured so far", file=sys.stderr)
+    return trials
+
+
+def frame(trials: Sequence[Trial]) -> search.Frame:
+    """The scale of all hypervolumes: the box around everything that was measured."""
+    found = search.Frame.of(trials, OBJECTIVES)
+    if found is None:
+        raise SystemExit("nothing could be measured")
+    return found
+
+
+def curve(trials: Sequence[Trial], scale: search.Frame) -> Rows:
+    """The hypervolume after each candidate (n,)."""
+    volumes: list[float] = []
+    held = np.empty((0, len(OBJECTIVES)))
+    for trial in trials:
+        if trial.status == "ok":
+            held = np.vstack([held, search.minimised([trial], OBJECTIVES)])
+            held = held[search.non_dominated(held)]
+        volumes.append(search.hypervolume(held, scale) if len(held) else 0.0)
+    return np.array(volumes)
+
+
+def fronts(table: Table, options: argparse.Namespace) -> None:
+    """Algorithms against each other, the mean over seeds."""
+    found = {
+        name: [searched(table, name, min(n, options.trials), seed) for seed in range(options.seeds)]
+        for name, n in LENGTHS.items()
+        if name in options.algorithms
+    }
+    scale = frame([t for runs in found.values() for trials in runs for t in trials])
+    curves = {
+        name: np.array([curve(trials, scale) for trials in _even(runs)]) for name, runs in found.items()
+    }
+    marks = [m for m in MARKS if m <= options.trials]
+    print(
+        f"| algorithm | {' | '.join(f'after {m}' for m in marks)} | as good as nsga2 after {options.trials} at |"
+    )
+    print("| --- |" + " --- |" * (len(marks) + 1))
+    goal = curves["nsga2"][:, -1].mean() if "nsga2" in curves else np.inf
+    for name, rows in curves.items():
+        cells = [
+            f"{rows[:, m - 1].mean():.4f} ± {rows[:, m - 1].std(ddof=min(1, len(rows) - 1)):.4f}"
+            if m <= rows.shape[1]
+            else ""
+            for m in marks
+        ]
+        reached = np.flatnonzero(rows.mean(axis=0) >= goal)
+        print(f"| {name} | {' | '.join(cells)} | {reached[0] + 1 if len(reached) else 'not'} |")
+    _draw(curves, options.figure)
+
+
+def predictors(table: Table, options: argparse.Namespace) -> None:
+    """Fitted to n sub-networks and compared with `held` others, both drawn at random."""
+    trials = [t for t in _random(table, options.samples + options.held) if t.status == "ok"]
+    problem = search.Problem(table.line.space, OBJECTIVES)
+    features = Features(problem).of([problem.encode(t.subnet) for t in trials])
+    fresh = slice(options.samples, None)
+    print(
+        "| figure | predictor | samples | MAPE % | Spearman | Kendall |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for name in ("latency_ms", "quality"):
+        values = np.array([t.values[name] for t in trials])
+        for n in (m for m in (50, 100, 200, 400) if m <= options.samples):
+            for kind in (*PREDICTORS, "auto"):
+                chosen, model = fitted(kind, features[:n], values[:n])
+                said = score(model.predict(features[fresh]), values[fresh])
+                label = kind if kind == chosen else f"{kind} ({chosen})"
+                print(
+                    f"| {name} | {label} | {n} | {said.mape:.2f} | {said.spearman:.3f} | {said.kendall:.3f} |"
+                )
+
+
+def warm(table: Table, options: argparse.Namespace) -> None:
+    """From the run's own target to another one, with and without what was found out first."""
+    line = table.line
+    target = measure.Target(options.runtime, options.threads, options.batch)
+    with Table(line, target, options.val_limit) as other:
+        cold, warmed, here = [], [], []
+        for seed in range(options.seeds):
+            first = searched(table, "concurrent", options.cold, seed)
+            prior = search.Prior.of(first, ["quality", "latency_ms", "macs"])
+            cold.append(searched(other, "concurrent", options.cold, seed))
+            warmed.append(searched(other, "concurrent", max(8, options.cold // 4), seed, prior=prior))
+            here += search.pareto(first, OBJECTIVES)
+        moved = [other.evaluate(t.subnet) for t in here]
+        scale = frame([*moved, *(t for runs in (*cold, *warmed) for t in runs)])
+        _table(
+            {
+                f"cold, {options.cold} measured": [curve(t, scale)[-1] for t in cold],
+                f"cold, {options.cold // 4} measured": [curve(t, scale)[options.cold // 4 - 1] for t in cold],
+                f"warm, {options.cold // 4} measured": [curve(t, scale)[-1] for t in warmed],
+                "the first target's front, measured here": [curve(moved, scale)[-1]],
+            }
+        )
+
+
+def popdb(table: Table, options: argparse.Namespace) -> None:
+    """Search in the whole space, and in what the good candidates of other seeds leave of it."""
+    line = table.line
+    earlier = [t for s in range(100, 102) for t in searched(table, "nsga2", options.cold, s)]
+    able = [t for t in earlier if t.status == "ok"]
+    good = search.best_layers(search.minimised(able, OBJECTIVES), len(able) / 2)
+    problem = search.Problem(line.space, OBJECTIVES)
+    kept = search.populated([problem.encode(able[i].subnet) for i in good], problem.upper, 0.01)
+    choices = {d.name: k for d, k in zip(line.space.dimensions, kept, strict=True)}
+    reduced = search.ReducedSpace(line.space, choices)
+    print(f"10^{line.space.size_log10:.1f} -> 10^{reduced.size_log10:.1f} sub-networks\n")
+    runs = {
+        name: [searched(table, options.algorithm, options.cold, s, space=space) for s in range(options.seeds)]
+        for name, space in (("whole", line.space), ("reduced", reduced))
+    }
+    scale = frame([t for trials in runs.values() for one in trials for t in one])
+    marks = [options.cold // 4, options.cold // 2, options.cold]
+    _table(
+        {
+            f"{name}, {m} measured": [curve(t, scale)[m - 1] for t in trials]
+            for m in marks
+            for name, trials in runs.items()
+        }
+    )
+
+
+def overhead(table: Table, options: argparse.Namespace) -> None:
+    """What a trial does besides forward passes and timed runs. Only sub-networks that were not measured before."""
+    rng = np.random.default_rng(time.time_ns())
+    problem = search.Problem(table.line.space, OBJECTIVES)
+    began = time.perf_counter()
+    while table.measured < options.held:
+        table.evaluate(problem.subnet(spread_sample(problem, rng)))
+    whole = time.perf_counter() - began
+    spent = {name: seconds / table.measured for name, seconds in table.seconds.items()}
+    rest = whole / table.measured - sum(spent.values())
+    for name, seconds in {**spent, "everything else": rest}.items():
+        print(f"{name}: {1000 * seconds:.0f} ms")
+
+
+def _random(table: Table, count: int) -> list[Trial]:
+    """The same sub-networks every time."""
+    rng = np.random.default_rng(12345)
+    problem = search.Problem(table.line.space, OBJECTIVES)
+    keys: dict[str, Subnet] = {}
+    while len(keys) < count:
+        genotype = problem.repair(spread_sample(problem, rng))
+        keys.setdefault(problem.key(genotype), problem.subnet(genotype))
+    return [table.evaluate(subnet) for subnet in keys.values()]
+
+
+def _even(runs: Sequence[list[Trial]]) -> list[list[Trial]]:
+    shortest = min(len(trials) for trials in runs)
+    return [trials[:shortest] for trials in runs]
+
+
+def _table(rows: Mapping[str, Sequence[float]]) -> None:
+    print("| | hypervolume |\n| --- | --- |")
+    for name, values in rows.items():
+        print(f"| {name} | {np.mean(values):.4f} ({', '.join(f'{v:.4f}' for v in values)}) |")
+
+
+def _draw(curves: Mapping[str, Rows], path: Path | None) -> None:
+    """Mean and standard deviation over seeds."""
+    if path is None:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for name, rows in curves.items():
+        x, mean, spread = np.arange(1, rows.shape[1] + 1), rows.mean(axis=0), rows.std(axis=0)
+        axes.plot(x, mean, label=name)
+        axes.fill_between(x, mean - spread, mean + spread, alpha=0.2)
+    axes.set(xscale="log", xlabel="measured candidates", ylabel="hypervolume")
+    axes.set_xlim(10)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+COMMANDS: Mapping[str, Callable[[Table, argparse.Namespace], Any]] = {
+    "fronts": fronts, "predictors": predictors, "warm": warm, "popdb": popdb, "overhead": overhead
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--trials", type=int, default=1000, help="of the longest search")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
+    parser.add_argument("--algorithm", default="concurrent", help="popdb: of both searches")
+    parser.add_argument("--val-limit", type=int, default=1000, help="validation samples for each sub-network")
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument(
+        "--held", type=int, default=100, help="predictors, overhead: sub-networks not fitted to"
+    )
+    parser.add_argument("--cold", type=int, default=96, help="warm, popdb: candidates of a cold search")
+    parser.add_argument("--runtime", default="onnxruntime", help="warm: the other target's")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    run = RunDirectory(options.run)
+    config = configuration.load(run / "config.yaml")
+    line = Line(run, config, Silent())
+    target = measure.Target(config.runtime, config.threads, config.batch)
+    with Table(line, target, options.val_limit) as table:
+        COMMANDS[options.command](table, options)
+
+
+if __name__ == "__main__":
+    main()
