@@ -71,6 +71,7 @@ class TorchBatches:
         augment: bool = True,
         drop_last: bool = True,
         limit: int | None = None,
+        part: tuple[int, int] = (1, 0),
     ) -> Iterator[TorchBatch]:
         """Yields ({input: [b, ...]}, y [b, ...] or None) from batch number `start` on.
 
@@ -85,7 +86,9 @@ class TorchBatches:
         draws = self._draw(seed, epoch, shuffle)
         n = self.n if limit is None else min(limit, self.n)
         for k in range(start, self.count(batch_size, drop_last=drop_last, limit=limit)):
-            span = slice(k * batch_size, min((k + 1) * batch_size, n))
+            first = k * batch_size
+            own = part_of(min(batch_size, n - first), *part)
+            span = slice(first + own.start, first + own.stop)
             yield self._batch(draws, span, augment and bool(self.dataset.augment))
 
     def _draw(self, seed: int, epoch: int, shuffle: bool) -> _Draws:
@@ -156,6 +159,11 @@ class TorchBatches:
         return x.contiguous(
             memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
         )
+
+
+def part_of(n: int, parts: int, index: int) -> slice:
+    """Part number `index` of n samples; sizes differ by one at most, and none is empty when there are enough."""
+    return slice(n * index // parts, n * (index + 1) // parts)
 
 
 def crop_flip(

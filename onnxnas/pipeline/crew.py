@@ -38,7 +38,7 @@ class Crew:
     def __init__(self, line: Line, size: int) -> None:
         self.line, self.size = line, size
         self._threads = max(1, len(measure.available_cores()) // size)
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
 
     def __enter__(self) -> Crew:
         return self
@@ -70,9 +70,9 @@ class Crew:
                             member.give(*left.popleft())
         return [answers[index] for index in range(len(requests))]
 
-    def _gathered(self, count: int) -> list[_Member]:
+    def _gathered(self, count: int) -> list[Member]:
         while len(self._members) < count:
-            self._members.append(_Member(str(self.line.run.path), self._threads))
+            self._members.append(Member(str(self.line.run.path), self._threads))
         return self._members[:count]
 
     def _heed(self, row: Mapping[str, Any]) -> Answer | None:
@@ -88,7 +88,7 @@ class Crew:
         return row.get("answer")
 
 
-class _Member:
+class Member:
     """One process."""
 
     def __init__(self, run: str, threads: int) -> None:
@@ -143,8 +143,12 @@ def fitting(line: Line, pieces: int) -> int:
         return min(said, pieces)
     if line.config.device != "cpu":
         return 1
-    with_memory = measure.memory_available() // int(psutil.Process().memory_info().rss)
-    return max(1, min(pieces, len(measure.available_cores()), with_memory))
+    return max(1, min(pieces, len(measure.available_cores()), fitting_memory()))
+
+
+def fitting_memory() -> int:
+    """How many more processes like this one there is memory for."""
+    return measure.memory_available() // int(psutil.Process().memory_info().rss)
 
 
 def makespan(seconds: Sequence[float], size: int) -> float:

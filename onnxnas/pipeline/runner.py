@@ -21,6 +21,7 @@ from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
 from onnxnas.pipeline.run_dir import STAGES, RunDirectory
 from onnxnas.pipeline.stages import finalise, prepare, search, train
+from onnxnas.pipeline.team import attend, launched
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,6 +51,9 @@ def begin(
         EnvironmentProblem: another process owns the directory, or the disk refuses.
         Interrupted: stopped by a signal.
     """
+    rank, size = launched()
+    if rank > 0:
+        return attend(config.device, rank, size)
     watching = reporter or Silent()
     run = RunDirectory(config.output)
     run.refuse_foreign()
@@ -75,6 +79,9 @@ def proceed(
     run = RunDirectory(path)
     run.require()
     config = configuration.load(run / "config.yaml")
+    rank, size = launched()
+    if rank > 0:
+        return attend(config.device, rank, size)
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)

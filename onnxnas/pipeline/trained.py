@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxnas import train
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from onnxnas.train.settings import TrainSettings
 
 _WARM, _TIMED = 2, 6  # steps
+
+Fit = Callable[["SuperNetwork", "TrainSettings"], train.TrainResult]
 
 
 def fresh(space: SearchSpace, device: str) -> SuperNetwork:
@@ -38,14 +41,19 @@ def on(made: SuperNetwork, device: str) -> SuperNetwork:
         ) from error
 
 
-def speed(line: Line, network: SuperNetwork, settings: TrainSettings) -> float:
-    """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up."""
+def speed(line: Line, network: SuperNetwork, settings: TrainSettings, fit: Fit | None = None) -> float:
+    """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up.
+
+    `fit` trains a network with settings; by default this process does, alone.
+    """
+
+    def alone(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
+        return train.train(network, line.data, settings, directory=None, seed=line.config.seed)
+
     per_epoch = max(1, line.data.train.n // settings.batch_size)
     short = settings.model_copy(update={"eval_every": 0.0, "max_seconds": None})
     rate = 0.0
     for steps in (_WARM, _TIMED):
         wanted = short.model_copy(update={"epochs": steps / per_epoch})
-        rate = train.train(
-            network, line.data, wanted, directory=None, seed=line.config.seed
-        ).images_per_second
+        rate = (fit or alone)(network, wanted).images_per_second
     return max(rate, 1e-3)

@@ -22,9 +22,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from onnxnas import train
 from onnxnas.errors import OnnxnasError
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import finalists
+from onnxnas.pipeline import finalists, team
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.types import Subnet
@@ -37,7 +38,14 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
 
     {"do": "speed", "subnet"}                              -> {"samples_per_second"}
     {"do": "tune", "subnet", "index", "epochs", "limit"}   -> what `finalists.tune` returns
+    {"do": "join", "rank", "size", "meeting"}              -> {}, when the team is done, see `team`
     """
+    if request["do"] == "join":
+        device = line.config.device
+        with train.joined(request["rank"], request["size"], request["meeting"], device) as group:
+            group.hear()  # which run this is about is known
+            team.follow(group, line)
+        return {}
     subnet = Subnet.from_json(request["subnet"])
     if request["do"] == "speed":
         return {"samples_per_second": finalists.speed(line, subnet)}

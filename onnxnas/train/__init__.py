@@ -3,6 +3,7 @@
 from onnxnas.train.checkpoint import load_weights
 from onnxnas.train.evaluate import Judge, evaluate, frozen, original
 from onnxnas.train.finetune import FineTuned, finetune, teacher_of
+from onnxnas.train.group import Group, joined, threads
 from onnxnas.train.loop import train
 from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
@@ -11,6 +12,7 @@ from onnxnas.train.strategies import STRATEGIES, Strategy
 __all__ = [
     "STRATEGIES",
     "FineTuned",
+    "Group",
     "Judge",
     "Strategy",
     "TrainResult",
@@ -18,8 +20,10 @@ __all__ = [
     "evaluate",
     "finetune",
     "frozen",
+    "joined",
     "load_weights",
     "original",
     "teacher_of",
+    "threads",
     "train",
 ]

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from onnxnas.data import DataSet
 from onnxnas.data.metrics import Metric, get_metric
-from onnxnas.data.torch_batches import TorchBatches
+from onnxnas.data.torch_batches import TorchBatches, part_of
 from onnxnas.errors import CheckFailed, DataError, Interrupted
 from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
+from onnxnas.train.group import Group
 from onnxnas.train.losses import Criterion, detached
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
@@ -51,12 +52,14 @@ def train(
     metric: Metric | None = None,
     on_event: Event | None = None,
     should_stop: Callable[[], bool] | None = None,
+    group: Group | None = None,
 ) -> TrainResult:
     """Train the super-network in place; continue where the checkpoint in `directory` is, if there is one.
 
     `teacher` is a frozen network with the same outputs; None: the network as it is in the file. With
     `directory` None nothing is written. `on_event` gets every row of the log. `should_stop` is asked after
-    each step.
+    each step. In a `group`, all processes call this with the same network, data, settings and seed; what only
+    process 0 does is said in `train.group`.
 
     Raises:
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
@@ -64,8 +67,10 @@ def train(
         CheckFailed: the loss was not a number for 20 steps on end.
         ConfigError: unknown strategy, loss or optimizer.
         DataError: the training split is empty.
+        EnvironmentProblem: another process of the group is gone.
     """
-    run = _Run(net, data, settings, teacher, seed, metric)
+    group = group or Group()
+    run = _Run(net, data, settings, teacher, seed, metric, group)
     identity = {
         "model_sha256": net.space.graph.digest,
         "space": getattr(net.space, "digest", None),
@@ -73,8 +78,9 @@ def train(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
     }
-    run.record = Record(directory, identity, on_event)
+    run.record = Record(directory, identity, on_event, writes=group.first)
     found = run.record.resume(net, run.optimizer, run.average)
+    group.agree([0.0])  # nobody writes before all have read
     if isinstance(found, TrainResult):
         return found
     run.at = found
@@ -111,7 +117,9 @@ class _Run:
         teacher: SuperNetwork | None,
         seed: int,
         metric: Metric | None,
+        group: Group,
     ) -> None:
+        self.group = group
         space: Sampler = net.space  # type: ignore[assignment]
         self.net, self.data, self.settings, self.seed, self.space = net, data, settings, seed, space
         self.sampler: Sampler = space
@@ -126,6 +134,7 @@ class _Run:
         self.average = None if settings.ema is None else MovingAverage(self.weights, settings.ema)
         self.batches = TorchBatches(data.train, data, device=net.device, channels_last=net.channels_last)
         self.whole = data.train.n >= settings.batch_size  # whole batches only, if there is one
+        self.batch = min(data.train.n, settings.batch_size)
         self.per_epoch = self.batches.count(settings.batch_size, drop_last=self.whole)
         if self.per_epoch < 1:
             raise DataError("the training split is empty")
@@ -178,7 +187,7 @@ class _Run:
         self.recent = (at.images, at.elapsed)
         saved = at.elapsed
         self.net.train()
-        self._evaluate_if_due()
+        self._after_step(None)
         while not self._over():
             epoch, first = divmod(at.step, self.per_epoch)
             for x, y in self.batches.epoch(
@@ -188,14 +197,12 @@ class _Run:
                 start=first,
                 augment=settings.augment,
                 drop_last=self.whole,
+                part=(self.group.size, self.group.rank),
             ):
                 loss = self._step(x, y)
                 at.step += 1
-                at.images += int(next(iter(x.values())).shape[0])
-                at.elapsed = time.monotonic() - self.start
-                self._log_if_due(loss)
-                self._evaluate_if_due()
-                stop = should_stop is not None and should_stop()
+                at.images += self.batch
+                stop = self._after_step(loss, should_stop)
                 if stop or at.elapsed - saved >= settings.checkpoint_seconds:
                     self.record.save(at, self.net, self.optimizer, self.average)
                     saved = at.elapsed
@@ -203,6 +210,18 @@ class _Run:
                     raise Interrupted(f"training stopped at step {at.step}; resume continues there")
                 if self._over():
                     break
+
+    def _after_step(self, loss: float | None, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Process 0 logs and judges; whether to stop and what time it is, is the same for all then."""
+        at, stop = self.at, False
+        if self.group.first:
+            at.elapsed = time.monotonic() - self.start
+            if loss is not None:
+                self._log_if_due(loss)
+            self._evaluate_if_due()
+            stop = loss is not None and should_stop is not None and should_stop()
+        at.elapsed, stopped = self.group.agree([at.elapsed, float(stop)])
+        return bool(stopped)
 
     def _step(self, x: dict[str, Tensor], y: Tensor | None) -> float:
         """One update; the mean loss of its sub-networks."""
@@ -224,6 +243,7 @@ class _Run:
                 total += float(loss.detach())
                 if in_place and index == 0:
                     part.taught = detached(outputs)
+        total = self._summed(total)
         if not math.isfinite(total):
             return self._diverged(total)
         self.bad = 0
@@ -234,19 +254,28 @@ class _Run:
             self.average.update(self.weights)
         return total / len(picks)
 
+    def _summed(self, loss: float) -> float:
+        """The loss of all processes together; gradients are summed likewise."""
+        if self.group.size == 1:
+            return loss
+        whole = torch.tensor([loss], device=self.net.device)
+        self.group.total([whole, *(w.grad for w in self.weights.values() if w.grad is not None)])
+        return float(whole)
+
     def _parts(self, x: dict[str, Tensor], y: Tensor | None) -> list[_Part]:
-        """The batch in `settings.accumulate` parts, with what the teacher says of them."""
+        """The samples in `settings.accumulate` parts, with what the teacher says of them."""
         n = int(next(iter(x.values())).shape[0])
-        size = math.ceil(n / self.settings.accumulate)
         parts = []
-        for start in range(0, n, size):
-            place = slice(start, min(start + size, n))
+        for index in range(self.settings.accumulate):
+            place = part_of(n, self.settings.accumulate, index)
+            if place.start == place.stop:
+                break
             inputs = {name: value[place] for name, value in x.items()}
             taught = None
             if self.teacher is not None and self.criterion.needs_teacher:
                 with torch.no_grad():
                     taught = self.teacher(inputs)
-            share = (place.stop - start) / n
+            share = (place.stop - place.start) / self.batch
             parts.append(_Part(inputs, None if y is None else y[place], taught, share))
         return parts
 

@@ -57,16 +57,25 @@ class Progress:
 class Record:
     """Rows and checkpoints of one run. `directory` None: rows go to `on_event` only.
 
-    `identity` says what the run is of; a checkpoint of anything else is refused.
+    `identity` says what the run is of; a checkpoint of anything else is refused. Without `writes`, for all processes
+    of a group but one, the checkpoint is read and nothing is written.
     """
 
-    def __init__(self, directory: Path | None, identity: Mapping[str, Any], on_event: Event | None) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        identity: Mapping[str, Any],
+        on_event: Event | None,
+        *,
+        writes: bool = True,
+    ) -> None:
         self.directory, self.identity, self.on_event = directory, dict(identity), on_event
+        self.writes = writes and directory is not None
         self._curves: Curves | None = None
 
     def row(self, at: Progress, row: Mapping[str, Any]) -> None:
         """Append a row to the log."""
-        if self.directory is not None:
+        if self.directory is not None and self.writes:
             line = (json.dumps(row, allow_nan=False) + "\n").encode()
             with (self.directory / "log.jsonl").open("ab") as file:
                 file.write(line)
@@ -86,7 +95,7 @@ class Record:
         average: MovingAverage | None,
     ) -> None:
         """Write a checkpoint."""
-        if self.directory is None:
+        if self.directory is None or not self.writes:
             return
         tensors: dict[str, Tensor] = {f"weight.{n}": w.detach() for n, w in net.named_weights().items()}
         state, rest = checkpoint.pack_optimizer(optimizer)
@@ -100,7 +109,7 @@ class Record:
 
     def finish(self, at: Progress, net: SuperNetwork, result: TrainResult) -> None:
         """Write the final weights; the run will not be repeated."""
-        if self.directory is None:
+        if self.directory is None or not self.writes:
             return
         if self._curves is not None:
             self._curves.close()
@@ -122,13 +131,14 @@ class Record:
         found = checkpoint.load_state(self.directory)
         log = self.directory / "log.jsonl"
         if found is None:
-            log.write_bytes(b"")
+            if self.writes:
+                log.write_bytes(b"")
             return Progress()
         tensors, body = found
         self._compare(body)
         net.load({k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")})
         at = Progress(**body["progress"])
-        if log.exists():
+        if log.exists() and self.writes:
             os.truncate(log, min(at.log_bytes, log.stat().st_size))
         if "result" in body:
             return TrainResult(**body["result"])

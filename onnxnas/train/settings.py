@@ -38,6 +38,10 @@ class TrainSettings(BaseModel):
         description="parts that a batch is computed in, to save memory; statistics are then of a part",
     )
 
+    processes: int | None = Field(
+        None, ge=1, description="that train together; none: as is fastest here, if there is time to find out"
+    )
+
     lr: Positive = 0.02
     final_lr: Share = 0.01
     warmup: Share = 0.05

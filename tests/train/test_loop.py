@@ -89,7 +89,7 @@ def test_resume_is_equal_to_the_last_bit(stop: int, extra: dict[str, Any], tmp_p
 
 
 def test_a_batch_in_parts_is_the_same_update() -> None:
-    """No BatchNormalization, so nothing but the order of additions differs; 40 = 14 + 14 + 12."""
+    """No BatchNormalization, so nothing but the order of additions differs; 40 = 13 + 13 + 14."""
     weights = []
     for parts in (1, 3):
         net = SuperNetwork(tiny.places("vit"))
