@@ -21,6 +21,7 @@ from rewriters.constants import NEVER, SMALL_BYTES, constant_node_value, may_fol
 from rewriters.evaluate import FUNCTIONS, evaluate, slices
 from rewriters.inference import Types
 from rewriters.noop import passes_through
+from rewriters.sizes import Sizes
 from rewriters.symbols import Dim, Unknown, array, is_known, product
 from rewriters.zeros import Zeros
 
@@ -61,6 +62,7 @@ class Folder:
         self._taken = taken
         self._values: dict[str, Array] = {}
         self._zeros = Zeros(self.constant)
+        self._sizes = Sizes()
         self._opset = next((o.version for o in types.opsets if not o.domain), 1)
 
     # values
@@ -106,6 +108,9 @@ class Folder:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if plain and not ends_here and self._fold(node, attributes):
             self._count("nodes folded into constants")
+            return
+        if self._repeats(node):
+            self._count("sizes computed before removed")
             return
         self._specialise(node, attributes)
         if self._zeros.visit(node):
@@ -239,11 +244,16 @@ class Folder:
         new: Array | None = None
         index = 1
         if op == "Reshape" and (value := self._partial(node, 1)) is not None:
-            new, _ = targets.reshape(shape, value, bool(attributes.get("allowzero", 0)))
+            allowzero = bool(attributes.get("allowzero", 0))
+            new, _ = targets.reshape(shape, value, allowzero)
+            place = targets.follower(value, allowzero) if new is None else None
+            if place is not None:
+                self._choose(node, np.arange(len(value)) != place, -1)
         elif op == "Expand" and (value := self._partial(node, 1)) is not None:
             new, _ = targets.expand(shape, value)
-            if new is None:
-                self._keep_own_lengths(node, shape, value)
+            same = targets.own_lengths(shape, value) if new is None else None
+            if same is not None:
+                self._choose(node, ~same, 1)
         elif op == "Slice" and (value := self._partial(node, 2)) is not None:
             index, new = 2, self._slice_ends(node, shape, value)
         elif op == "Resize" and (value := self._partial(node, 3)) is not None:
@@ -256,22 +266,15 @@ class Folder:
             node.input[index] = self._new(f"{node.name or node.output[0]}_{index}", new)
             self._count(f"{op} nodes with computed arguments made constant")
 
-    def _keep_own_lengths(self, node: onnx.NodeProto, shape: Any, target: Array) -> None:
-        """Let a target of Expand that is computed at run time say 1 where the input's length stays.
-
-        So the target does not name a length that may change, of a class token's embedding for example.
-        """
-        same = targets.own_lengths(shape, target)
-        if same is None:
-            return
-        stem = f"{node.name or node.output[0]}_target"
-        output = self._free(stem)
-        condition = self._new(f"{stem}_computed", ~same)
-        one = self._new(f"{stem}_keep", np.ones(1, np.int64))
-        where = onnx.helper.make_node("Where", [condition, node.input[1], one], [output], name=output)
-        node.input[1] = output
+    def _choose(self, node: onnx.NodeProto, computed: Array, otherwise: int) -> None:
+        """Let the target of `node` say what is computed at run time where `computed`, and `otherwise` elsewhere."""
+        output = self._free(f"{node.name or node.output[0]}_target")
+        condition = self._new(f"{output}_computed", computed)
+        other = self._new(f"{output}_{'rest' if otherwise < 0 else 'keep'}", np.array([otherwise]))
+        where = onnx.helper.make_node("Where", [condition, node.input[1], other], [output], name=output)
         self.visit(where)
-        self._count("Expand targets freed of lengths that stay")
+        node.input[1] = self.alias.get(output, output)
+        self._count(f"{node.op_type} targets freed of lengths that the data have")
 
     def _slice_ends(self, node: onnx.NodeProto, shape: Any, ends: Array) -> Array | None:
         axes = self.small(node.input[3]) if len(node.input) > 3 and node.input[3] else np.arange(len(ends))
@@ -369,6 +372,16 @@ class Folder:
             return None
 
     # aliases
+
+    def _repeats(self, node: onnx.NodeProto) -> bool:
+        """Let readers of a size that the network's inputs have too read it from them, once."""
+        result = node.output[0] if len(node.output) == 1 else ""
+        value = None if result in self.constants else self._values.get(result)
+        first = self._sizes.first(node, self.types.element(result), value)
+        if first is None or result in self._pinned or result in self.outputs:
+            return False
+        self.alias[result] = first
+        return True
 
     def _bypass(self, node: onnx.NodeProto) -> bool:
         """Let readers of the output read the input, where names allow it."""

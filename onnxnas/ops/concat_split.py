@@ -44,9 +44,10 @@ def _concat_flow(flow: Flow, node: Node) -> None:
 
 
 def _alone(flow: Flow, node: Node, layout: Layout, axis: int) -> Layout:
-    """The factor that covers `axis` made to depend on it alone."""
+    """The factor that covers `axis` made to depend on its outermost axis alone (heads, not head size)."""
     return tuple(
-        flow.labels.collapse(f, axis, node.name) if axis in f.axes and len(f.axes) > 1 else f for f in layout
+        flow.labels.collapse(f, f.axes[0], node.name) if axis in f.axes and len(f.axes) > 1 else f
+        for f in layout
     )
 
 

@@ -12,7 +12,7 @@ from onnxnas.ops.channels import Factor, Ids, tidy
 from onnxnas.ops.elementwise import constant_scalar
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, TorchFunction, attribute_or_input
-from onnxnas.types import Node
+from onnxnas.types import Node, Shape
 from rewriters.edits import Edit, ReplaceConstant, SetAttribute
 
 if TYPE_CHECKING:
@@ -86,6 +86,15 @@ def _slice_ranges(
     return result
 
 
+def _cut_axes(node: Node, constants: Constants, rank: int, starts: Shape | None) -> Sequence[int]:
+    """The axes along which a Slice cuts, wherever; all of them when it does not say."""
+    axes = attribute_or_input(node, "axes", 3, constants)
+    if axes is not None:
+        return [int(a) % rank for a in axes]
+    named = len(node.inputs) > 3 and node.inputs[3]
+    return range(rank if named or not starts else starts[0])
+
+
 def _constants(node: Node, get: Any) -> dict[int, NDArray[Any]]:
     found = {i: get(name) for i, name in enumerate(node.inputs) if i and name}
     return {i: v for i, v in found.items() if v is not None}
@@ -93,11 +102,16 @@ def _constants(node: Node, get: Any) -> dict[int, NDArray[Any]]:
 
 def _slice_flow(flow: Flow, node: Node) -> None:
     shape = flow.shape(node.inputs[0])
-    ranges = None if shape is None else _slice_ranges(node, _constants(node, flow.constant), shape)
-    if shape is None or ranges is None:
-        flow.freeze_all(node, "where it cuts is computed at run time")
+    if shape is None:
+        flow.freeze_all(node, "its shape is unknown")
         return
+    constants = _constants(node, flow.constant)
+    ranges = _slice_ranges(node, constants, shape)
     layout = flow.data(node.inputs[0], node)
+    if ranges is None:
+        cut = _cut_axes(node, constants, len(shape), flow.shape(node.inputs[1]))
+        flow.set(node.outputs[0], flow.static(layout, cut, node, "where it cuts is computed at run time"))
+        return
     strided = [a for a, (_, _, by) in ranges.items() if by != 1]
     layout = flow.static(layout, strided, node, "cut with a stride")
     flow.set(node.outputs[0], [_sliced(f, ranges) for f in layout])

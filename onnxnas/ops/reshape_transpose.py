@@ -109,10 +109,12 @@ def _reshape_flow(flow: Flow, node: Node) -> None:
         return
     layout = flow.data(node.inputs[0], node)
     target = flow.constant(node.inputs[1]) if node.op_type == "Reshape" and len(node.inputs) > 1 else ()
-    if target is None and layout:
-        flow.static(layout, range(len(before)), node, "the shape it gives is computed at run time")
-        return
-    flow.set(node.outputs[0], reshaped(flow, node, layout, before, after))
+    result = reshaped(flow, node, layout, before, after)
+    if target is None:
+        entries = _entries(flow, node.inputs[1])
+        computed = [a for a in range(len(after)) if entries[a : a + 1] != [-1]]
+        result = flow.static(result, computed, node, "the shape it gives is computed at run time")
+    flow.set(node.outputs[0], result)
 
 
 def _reshape_edits(node: Node, kept: Kept) -> list[Edit]:
@@ -164,6 +166,9 @@ def _computed_but_kept(flow: Flow, target: str, rank: int) -> set[int]:
     return {i - len(entries) + rank for i, entry in enumerate(entries) if entry == 1}
 
 
+_ENTRYWISE = ("Concat", "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Where", "Equal")
+
+
 def _entries(flow: Flow, tensor: str) -> list[int | None]:
     """The entries of an integer vector as far as they do not depend on the data; None for the others.
 
@@ -175,20 +180,18 @@ def _entries(flow: Flow, tensor: str) -> list[int | None]:
     node = flow.producer(tensor)
     shape = flow.shape(tensor)
     unknown: list[int | None] = [None] * (0 if shape is None else math.prod(shape))
-    if node is None:
+    if node is None or node.op_type not in _ENTRYWISE:
         return unknown
     inputs = [_entries(flow, name) for name in node.inputs]
     if node.op_type == "Concat":
         return [entry for entries in inputs for entry in entries]
-    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+    if node.op_type not in ("Where", "Equal"):
         return inputs[0]
-    if node.op_type in ("Where", "Equal"):
-        length = max(map(len, inputs))
-        rows = zip(*(entries * (length if len(entries) == 1 else 1) for entries in inputs), strict=True)
-        if node.op_type == "Equal":
-            return [None if None in pair else int(pair[0] == pair[1]) for pair in rows]
-        return [(a if c else b) if c is not None else None for c, a, b in rows]
-    return unknown
+    length = max(map(len, inputs))
+    rows = zip(*(entries * (length if len(entries) == 1 else 1) for entries in inputs), strict=True)
+    if node.op_type == "Equal":
+        return [None if None in pair else int(pair[0] == pair[1]) for pair in rows]
+    return [(a if c else b) if c is not None else None for c, a, b in rows]
 
 
 def _expand_edits(node: Node, kept: Kept) -> list[Edit]:
@@ -204,14 +207,17 @@ def _expand_edits(node: Node, kept: Kept) -> list[Edit]:
 
 
 def _tile_flow(flow: Flow, node: Node) -> None:
-    repeats = flow.constant(node.inputs[1])
-    shape = flow.shape(node.inputs[0])
-    if repeats is None or shape is None:
-        flow.freeze_all(node, "the repeats are not constant")
+    before, after = flow.shape(node.inputs[0]), flow.shape(node.outputs[0])
+    if before is None or after is None:
+        flow.freeze_all(node, "the shape it gives is unknown")
         return
+    repeats = _entries(flow, node.inputs[1])
+    computed = [a for a in range(len(before)) if repeats[a : a + 1] in ([], [None])]
     layout = []
-    for factor in flow.layout(node.inputs[0]):
-        layout.append(Factor(factor.axes, np.tile(factor.ids, [int(repeats[a]) for a in factor.axes])))
+    for factor in flow.static(
+        flow.layout(node.inputs[0]), computed, node, "its repeats are computed at run time"
+    ):
+        layout.append(Factor(factor.axes, np.tile(factor.ids, [after[a] // before[a] for a in factor.axes])))
     flow.set(node.outputs[0], layout)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import numpy as np
+import onnx
 
 from onnxnas.testing.builder import Builder
 from onnxnas.testing.operators import OperatorCase
@@ -53,7 +57,50 @@ def batch_einsum(b: Builder, x: str) -> str:
     return b.add("Einsum", y, x, equation="...ij,...jk", shape=(5, 8))
 
 
+def rotary(b: Builder, x: str) -> str:
+    """Half of each head is turned, half passes, and both are put side by side again."""
+    heads, size = 3, 4
+    q = b.reshape(b.linear(x, heads * size, "q"), (0, 5, heads, size), (5, heads, size))
+    axis = b.weight("axis", np.array([3]))
+    ends = [b.weight(f"end{i}", np.array([i])) for i in (0, 2, 4)]
+    turned, passed = (b.add("Slice", q, a, e, axis, shape=(5, heads, 2)) for a, e in pairwise(ends))
+    angle = b.normal(5, 1, 2)
+    turned = b.add(
+        "Add",
+        b.add("Mul", turned, b.weight("cos", np.cos(angle))),
+        b.add("Mul", b.add("Neg", turned), b.weight("sin", np.sin(angle))),
+    )
+    y = b.add("Concat", turned, passed, axis=3, shape=(5, heads, size))
+    return b.reshape(y, (0, 5, heads * size), (5, heads * size))
+
+
+def open_steps(middle: Callable[[Builder, str], str]) -> Callable[[], onnx.ModelProto]:
+    """`tokens` of any number, not five."""
+
+    def make() -> onnx.ModelProto:
+        model = tokens(middle)()
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[1].dim_param = "T"
+        del model.graph.value_info[:]
+        return model
+
+    return make
+
+
+def computed_heads(b: Builder, x: str) -> str:
+    """Flat tokens become samples, tokens, heads and head sizes again: only the run knows how many."""
+    flat = b.reshape(b.linear(x, 8, "q"), (-1, 8), (8,))
+    sizes = [b.add("Shape", x, shape=(), start=i, end=i + 1) for i in (0, 1)]
+    heads = b.weight("heads", np.array([2, 4]))
+    y = b.add("Reshape", flat, b.add("Concat", *sizes, heads, axis=0, shape=()), shape=(5, 2, 4))
+    y = b.reshape(b.add("Relu", y), (-1, 8), (8,))
+    width = b.weight("width", np.array([8]))
+    return b.add("Reshape", y, b.add("Concat", *sizes, width, axis=0, shape=()), shape=(5, 8))
+
+
 CASES: list[OperatorCase] = [
+    OperatorCase("rotary", tokens(rotary), groups=2),
+    OperatorCase("Reshape computed", open_steps(computed_heads), groups=2),
     OperatorCase("Einsum attention", tokens(einsum_attention), groups=2),
     OperatorCase("Einsum dense", tokens(dense_einsum), groups=4),
     OperatorCase("Einsum implicit", tokens(batch_einsum), groups=1),
