@@ -6,26 +6,19 @@ Small networks hardly gain from a second thread: a CIFAR ResNet-20 cut to three 
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import selectors
-import subprocess
-import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from onnxnas import errors, measure
-from onnxnas.errors import EnvironmentProblem, OnnxnasError
+from onnxnas.errors import OnnxnasError
 from onnxnas.pipeline import worker
+from onnxnas.pipeline.member import Member, Request, fitting_memory
 
 if TYPE_CHECKING:
     from onnxnas.pipeline.line import Line
 
-Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
 
@@ -88,51 +81,6 @@ class Crew:
         return row.get("answer")
 
 
-class Member:
-    """One process."""
-
-    def __init__(self, run: str, threads: int) -> None:
-        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "onnxnas.pipeline.worker", run],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **limits, "PYTHONPATH": path},
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self.output = self._process.stdin, self._process.stdout
-        self._rest = b""
-        self.busy_with = -1
-
-    def give(self, index: int, request: Request) -> None:
-        """Begin request number `index`."""
-        self.busy_with = index
-        with contextlib.suppress(BrokenPipeError):  # that it died is noticed on the other side
-            self._input.write(json.dumps(request).encode() + b"\n")
-            self._input.flush()
-
-    def heard(self) -> Iterable[dict[str, Any]]:
-        """The rows that have come, at least one byte being there. Raises EnvironmentProblem at its end."""
-        chunk = os.read(self.output.fileno(), 1 << 16)
-        if not chunk:
-            raise EnvironmentProblem(
-                f"a process that fine-tunes finalists ended with status {self._process.wait()}; what it printed is "
-                "above; for want of memory, set finalise.processes to 1; resume continues"
-            )
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def end(self) -> None:
-        """Stop it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self._input.close()
-        self.output.close()
-
-
 def fitting(line: Line, pieces: int) -> int:
     """How many processes to use: what the user says, else one a core and piece as far as memory goes.
 
@@ -144,11 +92,6 @@ def fitting(line: Line, pieces: int) -> int:
     if line.config.device != "cpu":
         return 1
     return max(1, min(pieces, len(measure.available_cores()), fitting_memory()))
-
-
-def fitting_memory() -> int:
-    """How many more processes like this one there is memory for."""
-    return measure.memory_available() // int(psutil.Process().memory_info().rss)
 
 
 def makespan(seconds: Sequence[float], size: int) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from onnxnas import measure, train
 from onnxnas.errors import EnvironmentProblem
 from onnxnas.pipeline import trained
-from onnxnas.pipeline.crew import Member, fitting_memory
+from onnxnas.pipeline.member import Member, fitting_memory
 from onnxnas.train.settings import TrainSettings
 
 if TYPE_CHECKING:
