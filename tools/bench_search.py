@@ -67,7 +67,7 @@ class Table:
         )  # fmt: skip
         feeds = build.feeds(line.original, line.data, target.batch)
         self._measurer = measure.Measurer(target, line.baseline, feeds, seed=config.seed)
-        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure", "timed"), 0.0)
+        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure"), 0.0)
         self.measured = 0
 
     def __enter__(self) -> Table:
