@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.search.predictors import Predictor, fitted
+from onnxnas.search.predictors import Fitted, fitted
 from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Genotype, Problem
 
@@ -33,8 +33,8 @@ class Features:
         self._problem = problem
         self._profile: Any = getattr(problem.space, "profile", None)
         self._known: dict[str, Floats] = {}
-        self._told: list[Predictor] = []
-        self.prior: list[Predictor] | None = None
+        self._told: list[Fitted] = []
+        self.prior: list[Fitted] | None = None
         if problem.prior is not None and len(problem.prior) >= FEWEST:
             self._learn(problem.prior)
         self.elsewhere = len(self._told)
@@ -51,7 +51,10 @@ class Features:
         objectives = self._problem.objectives
         if all(o.name in models for o in objectives):
             width = rows.shape[1]
-            self.prior = [_Said(models[o.name], -1.0 if o.maximise else 1.0, width) for o in objectives]
+            signs = self._problem.signs
+            self.prior = [
+                _Said(models[o.name], sign, width) for o, sign in zip(objectives, signs, strict=True)
+            ]
 
     def _row(self, genotype: Genotype) -> Floats:
         key = self._problem.key(genotype)
@@ -77,12 +80,9 @@ class Features:
 class _Said:
     """A fitted predictor as one of a minimised objective that looks at the first `width` features only."""
 
-    model: Predictor
+    model: Fitted
     sign: float
     width: int
-
-    def fit(self, features: Floats, values: Floats) -> object:
-        raise NotImplementedError("fitted to a prior already")
 
     def predict(self, features: Floats) -> Floats:
         return self.sign * self.model.predict(features[:, : self.width])

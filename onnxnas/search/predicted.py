@@ -28,7 +28,7 @@ from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
 from onnxnas.search.front import Frame, Rows, best_layers, most_volume, non_dominated
 from onnxnas.search.genetic import nsga2
-from onnxnas.search.predictors import Predictor, Round, fitted, score
+from onnxnas.search.predictors import Fitted, Round, fitted, score
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
@@ -107,7 +107,8 @@ class PredictedSearch:
             features = self._features.of([g for g, _ in able])
             k = self._features.elsewhere
             made = [fitted("auto", features, rows[:, i], k) for i in range(rows.shape[1])]
-            self._names, models = tuple(name for name, _ in made), [model for _, model in made]
+            self._names = tuple(name for name, _ in made)
+            models: Sequence[Fitted] = [model for _, model in made]
         elif self._features.prior is not None:
             self._names, models = ("prior",) * rows.shape[1], self._features.prior
         else:
@@ -130,7 +131,7 @@ class PredictedSearch:
             genotypes, rows = zip(*self._known.values(), strict=True)
             inner.tell(list(genotypes), np.array(rows))
 
-    def _evolved(self, models: Sequence[Predictor]) -> tuple[list[Genotype], Rows]:
+    def _evolved(self, models: Sequence[Fitted]) -> tuple[list[Genotype], Rows]:
         """New candidates of a long evolution on predictions, with these."""
         settings = self._settings.model_copy(update={"population": INNER_POPULATION})
         inner = nsga2(self._problem, settings, np.random.default_rng(self._rng.integers(2**63)))

@@ -28,15 +28,19 @@ FOLDS = 5
 FEW = 100  # samples below which trees have nothing to split
 
 
-class Predictor(Protocol):
+class Fitted(Protocol):
+    """What can predict."""
+
+    def predict(self, features: Floats) -> Floats:
+        """The values (n,) that features (n, f) will have."""
+        ...
+
+
+class Predictor(Fitted, Protocol):
     """A regression model. `fit` forgets what it was fitted to before; the same data give the same answers."""
 
     def fit(self, features: Floats, values: Floats) -> object:
         """Learn n values (n,) from features (n, f)."""
-        ...
-
-    def predict(self, features: Floats) -> Floats:
-        """The values (n,) that features (n, f) will have."""
         ...
 
 

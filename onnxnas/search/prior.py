@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxnas.search.front import Frame, Rows, most_volume, non_dominated
 from onnxnas.search.problem import Genotype, Problem
-from onnxnas.types import Objective, Subnet, Trial
+from onnxnas.types import Subnet, Trial
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,18 @@ class Prior:
         space = problem.space
         return [problem.encode(space.repair(subnet)) for subnet in self.subnets]
 
-    def rows(self, objectives: Sequence[Objective]) -> Rows | None:
+    def rows(self, problem: Problem) -> Rows | None:
         """(n x k), minimised, of those objectives that were figures there too; None when there is none."""
         columns = [
-            (-1.0 if o.maximise else 1.0) * self.figures[:, self.names.index(o.name)]
-            for o in objectives
+            sign * self.figures[:, self.names.index(o.name)]
+            for o, sign in zip(problem.objectives, problem.signs, strict=True)
             if o.name in self.names
         ]
         return np.stack(columns, axis=1) if columns and len(self) else None
 
     def best(self, problem: Problem, count: int) -> list[Genotype]:
         """At most `count` of the front there, those that hold the most volume of it first."""
-        rows = self.rows(problem.objectives)
+        rows = self.rows(problem)
         if rows is None:
             return []
         front = np.flatnonzero(non_dominated(rows))
@@ -80,6 +80,6 @@ class Prior:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Prior:
         """What `to_json` made."""
-        names = tuple(body["names"])
-        figures = np.array(body["figures"], np.float64).reshape(-1, len(names))
-        return cls(tuple(Subnet.from_json(s) for s in body["subnets"]), names, figures)
+        names, subnets = tuple(body["names"]), tuple(Subnet.from_json(s) for s in body["subnets"])
+        figures = np.array(body["figures"], np.float64).reshape(len(subnets), len(names))
+        return cls(subnets, names, figures)

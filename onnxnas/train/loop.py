@@ -269,7 +269,7 @@ class _Run:
         for index in range(self.settings.accumulate):
             place = part_of(n, self.settings.accumulate, index)
             if place.start == place.stop:
-                break
+                continue
             inputs = {name: value[place] for name, value in x.items()}
             taught = None
             if self.teacher is not None and self.criterion.needs_teacher:

@@ -70,18 +70,18 @@ class Record:
         writes: bool = True,
     ) -> None:
         self.directory, self.identity, self.on_event = directory, dict(identity), on_event
-        self.writes = writes and directory is not None
+        self._out = directory if writes else None
         self._curves: Curves | None = None
 
     def row(self, at: Progress, row: Mapping[str, Any]) -> None:
         """Append a row to the log."""
-        if self.directory is not None and self.writes:
+        if self._out is not None:
             line = (json.dumps(row, allow_nan=False) + "\n").encode()
-            with (self.directory / "log.jsonl").open("ab") as file:
+            with (self._out / "log.jsonl").open("ab") as file:
                 file.write(line)
             at.log_bytes += len(line)
             if self._curves is None:
-                self._curves = Curves(self.directory / "log.jsonl")
+                self._curves = Curves(self._out / "log.jsonl")
             else:
                 self._curves.row(row)
         if self.on_event is not None:
@@ -95,7 +95,7 @@ class Record:
         average: MovingAverage | None,
     ) -> None:
         """Write a checkpoint."""
-        if self.directory is None or not self.writes:
+        if self._out is None:
             return
         tensors: dict[str, Tensor] = {f"weight.{n}": w.detach() for n, w in net.named_weights().items()}
         state, rest = checkpoint.pack_optimizer(optimizer)
@@ -105,18 +105,18 @@ class Record:
         if average is not None:
             tensors.update({f"average.{name}": v for name, v in average.average.items()})
             body["average_steps"] = average.steps
-        checkpoint.save_state(self.directory, f"{at.step:08d}", tensors, body)
+        checkpoint.save_state(self._out, f"{at.step:08d}", tensors, body)
 
     def finish(self, at: Progress, net: SuperNetwork, result: TrainResult) -> None:
         """Write the final weights; the run will not be repeated."""
-        if self.directory is None or not self.writes:
+        if self._out is None:
             return
         if self._curves is not None:
             self._curves.close()
-        checkpoint.save_weights(self.directory, net.weights())
+        checkpoint.save_weights(self._out, net.weights())
         tensors = {f"weight.{n}": w.detach() for n, w in net.named_weights().items()}
         body = {**self.identity, "progress": vars(at), "result": result.to_json()}
-        checkpoint.save_state(self.directory, "done", tensors, body)
+        checkpoint.save_state(self._out, "done", tensors, body)
 
     def resume(
         self, net: SuperNetwork, optimizer: torch.optim.Optimizer, average: MovingAverage | None
@@ -131,14 +131,14 @@ class Record:
         found = checkpoint.load_state(self.directory)
         log = self.directory / "log.jsonl"
         if found is None:
-            if self.writes:
+            if self._out is not None:
                 log.write_bytes(b"")
             return Progress()
         tensors, body = found
         self._compare(body)
         net.load({k.removeprefix("weight."): v for k, v in tensors.items() if k.startswith("weight.")})
         at = Progress(**body["progress"])
-        if log.exists() and self.writes:
+        if log.exists() and self._out is not None:
             os.truncate(log, min(at.log_bytes, log.stat().st_size))
         if "result" in body:
             return TrainResult(**body["result"])

@@ -102,6 +102,17 @@ def test_a_batch_in_parts_is_the_same_update() -> None:
     assert any(not np.array_equal(start[name], value) for name, value in weights[0].items())
 
 
+def test_more_parts_than_samples_are_one_each() -> None:
+    weights = []
+    for parts in (4, 7):
+        net = SuperNetwork(tiny.places("vit"))
+        options = tiny.settings(batch_size=4, accumulate=parts, epochs=0.2, strategy="fixed")
+        train(net, tiny.data(), options, directory=None, seed=1)
+        weights.append(net.weights())
+    assert same(weights[0], weights[1])
+    assert not same(weights[0], SuperNetwork(tiny.places("vit")).weights())
+
+
 def test_curves_are_the_log(tmp_path: Path) -> None:
     """TensorBoard's files, read by the record format: length, checksum, event, checksum."""
     options = tiny.settings(eval_every=1, log_steps=1)
