@@ -43,7 +43,7 @@ Rows = NDArray[np.float64]
 OBJECTIVES = (Objective("quality", "%", maximise=True), Objective("latency_ms", "ms", maximise=False))
 MARKS = (50, 100, 250, 1000)
 LENGTHS: Mapping[str, int] = {
-    "nsga2": 1000, "concurrent": 250, "full": 250, "gp": 250, "tpe": 250, "optuna-nsga2": 250, "random": 1000
+    "nsga2": 1000, "concurrent": 250, "full": 250, "gp": 250, "tpe": 250, "optuna-nsga2": 250, "random": 250
 }  # fmt: skip
 
 
@@ -53,17 +53,18 @@ class Table:
     Latency is told as in a search: relative to the user's model, which is measured in turns with it.
     """
 
-    def __init__(self, line: Line, target: measure.Target, val_limit: int) -> None:
+    def __init__(self, line: Line, target: measure.Target, images: tuple[int, int]) -> None:
         self.line = line
         self.column = f"latency_ms {target.runtime} {target.threads} {target.batch}"
-        self._quality = f"quality {val_limit}"
+        val_limit, recalibration = images
+        self._quality = f"quality {val_limit} {recalibration}"
         self._path = line.run / "bench_search.jsonl"
         self._known: dict[str, dict[str, float]] = {}
         self._read()
         config = line.config
         self._judge = train.Judge(
             line.network, line.data, "val", line.metric,
-            recalibration_images=config.search.recalibration_images, limit=val_limit, seed=config.seed,
+            recalibration_images=recalibration, limit=val_limit, seed=config.seed,
         )  # fmt: skip
         feeds = build.feeds(line.original, line.data, target.batch)
         self._measurer = measure.Measurer(target, line.baseline, feeds, seed=config.seed)
@@ -233,7 +234,7 @@ def warm(table: Table, options: argparse.Namespace) -> None:
     """From the run's own target to another one, with and without what was found out first."""
     line = table.line
     target = measure.Target(options.runtime, options.threads, options.batch)
-    with Table(line, target, options.val_limit) as other:
+    with Table(line, target, (options.val_limit, options.recalibration_images)) as other:
         cold, warmed, here = [], [], []
         for seed in range(options.seeds):
             first = searched(table, "concurrent", options.cold, seed)
@@ -349,6 +350,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--algorithm", default="concurrent", help="popdb: of both searches")
     parser.add_argument("--val-limit", type=int, default=1000, help="validation samples for each sub-network")
+    parser.add_argument("--recalibration-images", type=int, default=256, help="for its statistics")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument(
         "--held", type=int, default=100, help="predictors, overhead: sub-networks not fitted to"
@@ -363,7 +365,7 @@ def main() -> None:
     config = configuration.load(run / "config.yaml")
     line = Line(run, config, Silent())
     target = measure.Target(config.runtime, config.threads, config.batch)
-    with Table(line, target, options.val_limit) as table:
+    with Table(line, target, (options.val_limit, options.recalibration_images)) as table:
         COMMANDS[options.command](table, options)
 
 

@@ -21,6 +21,7 @@ from onnxnas.cli.options import (
     listed,
     shapes,
 )
+from onnxnas.errors import ConfigError
 
 Data = Annotated[str | None, typer.Option("--data", help="A .npz, folder, YAML file or module.py:function.")]
 RunOut = Annotated[str | None, typer.Option("-o", "--output", help="The run directory.")]
@@ -59,6 +60,7 @@ Warm = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML file; flags win over it.")]
 Save = Annotated[Path | None, typer.Option("--save-config", help="Write the resolved configuration there.")]
+Join = Annotated[bool, typer.Option("--join", help="Help the process that is searching this run now.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Run this stage again even if it is complete.")]
 
 
@@ -121,6 +123,7 @@ def train(
 def search(
     run: Run,
     redo: Redo = False,
+    join: Join = False,
     as_json: AsJson = False,
     seed: Seed = 0,
     verbose: Verbose = False,
@@ -130,7 +133,19 @@ def search(
 
     Example: onnxnas search runs/r20
     """
-    _continue(run, "search", redo, as_json)
+    if not join:
+        _continue(run, "search", redo, as_json)
+        return
+    from onnxnas.pipeline import runner
+
+    if redo:
+        raise ConfigError("--redo begins a search and --join helps one: give one of them")
+    with output.reporter() as watching:
+        body = runner.join(run, watching)
+    if as_json:
+        output.document(body)
+    else:
+        output.line(f"{run}: the search has {body['evaluations']} trials, nothing is left to do here")
 
 
 def finalise(

@@ -6,7 +6,7 @@ Native code runs in a child process only: nothing here imports a runtime, or tor
 from onnxnas.measure.bench import bench
 from onnxnas.measure.cores import available_cores, memory_available
 from onnxnas.measure.doctor import doctor
-from onnxnas.measure.environment import environment
+from onnxnas.measure.environment import environment, incomparable
 from onnxnas.measure.measurer import CandidateError, Latency, Measurer
 from onnxnas.measure.protocol import LONG, SHORT, Protocol, distinguishable
 from onnxnas.measure.registry import get_runtime, resolve_settings, runtime_names
@@ -28,6 +28,7 @@ __all__ = [
     "doctor",
     "environment",
     "get_runtime",
+    "incomparable",
     "memory_available",
     "resolve_settings",
     "runtime_names",

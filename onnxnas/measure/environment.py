@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def environment() -> dict[str, Any]:
     }
     text = json.dumps(body, sort_keys=True)
     return {**body, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def incomparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Why times measured in two environments say nothing about each other; empty when they can be compared.
+
+    The processor and the versions of the runtimes count; memory, operating system and the cores that a process was
+    given do not, since every time is told relative to a model measured beside it.
+    """
+    pairs = {
+        f"processor {key}": (one["cpu"].get(key), other["cpu"].get(key)) for key in ("model", "features")
+    }
+    pairs |= {n: (one["packages"].get(n), other["packages"].get(n)) for n in ("onnxruntime", "openvino")}
+    return [f"{what}: there {a}, here {b}" for what, (a, b) in pairs.items() if a != b]
 
 
 def _cpu() -> dict[str, Any]:

@@ -88,6 +88,18 @@ def proceed(
         return _work(Line(run, config, reporter or Silent()), stage)
 
 
+def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Help another process that is searching the run at `path`, without owning its directory.
+
+    Raises RunError and EnvironmentProblem as `stages.search.join` does, Interrupted when stopped by a signal.
+    """
+    run = RunDirectory(path)
+    run.require()
+    line = Line(run, configuration.load(run / "config.yaml"), reporter or Silent())
+    with _interruptible(run):
+        return {"schema": 1, "run": str(run.path), **search.join(line)}
+
+
 def _work(line: Line, last: str | None) -> dict[str, Any]:
     run = line.run
     if last is not None and last not in STAGES:

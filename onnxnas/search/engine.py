@@ -4,6 +4,9 @@ Resuming is replaying. A fresh algorithm is asked again from the start; a candid
 has is told its recorded result instead of being evaluated. As an algorithm's proposals depend on nothing but
 its seed and what it was told, an interrupted and resumed search proposes the same candidates as one that
 was left alone.
+
+Sharing is the same: every process that runs the same search on the same storage proposes the same candidates,
+evaluates those that no other has claimed, and is told the others' results.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from onnxnas.types import Objective, Subnet, Trial
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 0.2  # seconds between two looks at what other processes have claimed
 REPEATS = 1000
 """Known candidates in a row after which the algorithm is taken to have nothing new."""
 
@@ -49,6 +53,8 @@ def run(
     study_name: str = "search",
 ) -> list[Trial]:
     """Searches until the budget is spent or nothing new is left; continues the study if there is one.
+
+    Several processes may do so at once, see the head of this module; all return the same trials.
 
     Every evaluated candidate is in the study before the next one starts. `on_trial` is called after each
     one evaluated now (not for replayed ones); `should_stop` is asked before each. `prior` is what an earlier
@@ -73,12 +79,9 @@ def run(
             while (left := settings.max_trials - len(search.done)) > 0 and repeats < REPEATS:
                 batch = algorithm.ask(min(left, settings.population))
                 before = len(search.done)
-                trials = []
-                for genotype in batch:
-                    trial = search.result(genotype)
-                    if trial is None:
-                        return search.trials()
-                    trials.append(trial)
+                trials = search.results(batch)
+                if trials is None:
+                    return search.trials()
                 if not batch:
                     break
                 repeats = repeats + len(batch) if len(search.done) == before else 0
@@ -114,35 +117,67 @@ class _Search:
         self._on_trial = on_trial
         self._should_stop = should_stop
         self._recorded = {r.trial.subnet.key(): r.trial for r in _usable(study.load(), settings)}
+        self._earlier = study.next_number
+        self._own: set[str] = set()
         self._meter = ProgressMeter(problem.objectives, settings)
         self._row: list[Trial] = []
         self.done: set[str] = set()
 
-    def result(self, genotype: Genotype) -> Trial | None:
-        """The recorded trial of a candidate, or a new one; None when the search is to stop."""
-        subnet = self._problem.subnet(genotype)
-        key = self._problem.key(genotype)
-        if (known := self._recorded.get(key)) is not None:
-            if key not in self.done:
-                self.done.add(key)
-                self._meter.replay(known)
-            return known
-        limit = self._settings.max_seconds
-        if limit is not None and self._meter.seconds >= limit:
-            return None
-        if self._should_stop is not None and self._should_stop():
-            return None
-        trial = evaluate(self._evaluator, subnet, self._study.next_number, self._problem.objectives)
-        self._study.add(trial, genotype)
-        self._recorded[key] = trial
+    def results(self, batch: Sequence[Genotype]) -> list[Trial] | None:
+        """The trials of these candidates, new or recorded; None when the search is to stop.
+
+        What other processes have claimed is waited for, or evaluated here when they give up.
+        """
+        todo = {self._problem.key(genotype): genotype for genotype in batch}
+        while todo:
+            left = len(todo)
+            for key, genotype in list(todo.items()):
+                if key not in self._recorded and self._ends():
+                    return None
+                if key in self._recorded or self._evaluated(key, genotype):
+                    self._count(key)
+                    del todo[key]
+            if len(todo) == left:
+                time.sleep(_PATIENCE)
+        return [self._recorded[self._problem.key(genotype)] for genotype in batch]
+
+    def _evaluated(self, key: str, genotype: Genotype) -> bool:
+        """Whether there is a trial of this candidate now; not while another process is at it."""
+        with self._study.claimed(key) as mine:
+            self._learn()
+            if key in self._recorded or not mine:
+                return key in self._recorded
+            subnet, number = self._problem.subnet(genotype), self._study.next_number
+            self._study.add(evaluate(self._evaluator, subnet, number, self._problem.objectives), genotype)
+            self._own.add(key)
+            self._learn()
+        return True
+
+    def _learn(self) -> None:
+        """Read what has been recorded since, here and elsewhere."""
+        self._recorded.update((r.trial.subnet.key(), r.trial) for r in self._study.news())
+
+    def _count(self, key: str) -> None:
+        """Take note of a result, the first time."""
+        if key in self.done:
+            return
         self.done.add(key)
+        trial = self._recorded[key]
+        if key not in self._own:
+            self._meter.replay(trial, earlier=trial.number < self._earlier)
+            return
         progress = self._meter.record(trial)
         if self._on_trial is not None:
             self._on_trial(trial, progress)
         self._row = [] if trial.status == "ok" else [*self._row, trial]
         if len(self._row) >= self._settings.max_failures:
             raise diagnosis(self._row, any(t.status == "ok" for t in self._recorded.values()))
-        return trial
+
+    def _ends(self) -> bool:
+        """Whether time is up, or the caller wants to stop."""
+        limit = self._settings.max_seconds
+        late = limit is not None and self._meter.seconds >= limit
+        return late or (self._should_stop is not None and self._should_stop())
 
     def trials(self) -> list[Trial]:
         """Everything in the study, each candidate once (the last evaluation counts), by number."""

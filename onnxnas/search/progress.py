@@ -55,9 +55,9 @@ class ProgressMeter:
         """Spent on the study: recorded trials of earlier processes, and all the time in this one."""
         return self._spent + time.monotonic() - self._started
 
-    def replay(self, trial: Trial) -> None:
-        """Counts a trial that an earlier process made."""
-        self._spent += trial.seconds
+    def replay(self, trial: Trial, earlier: bool = True) -> None:
+        """Counts a trial that another process made, earlier or while this one was at work."""
+        self._spent += trial.seconds if earlier else 0.0
         self._count(trial)
 
     def record(self, trial: Trial) -> Progress:

@@ -26,6 +26,7 @@ from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, TrialState
 
 from onnxnas.errors import EnvironmentProblem, RunError
+from onnxnas.search.claims import Claims
 from onnxnas.search.problem import Dimension, Genotype, Problem
 from onnxnas.search.quiet import quiet
 from onnxnas.types import Measurement, Objective, Subnet, Trial
@@ -90,14 +91,18 @@ class Record:
 
 
 class Study:
-    """The trials of one search. A context manager; `next_number` is the number of the next trial."""
+    """The trials of one search. A context manager.
+
+    `next_number` is the number of the next trial, as far as `load` and `news` know.
+    """
 
     def __init__(self, study: optuna.Study, problem: Problem, storage: optuna.storages.BaseStorage) -> None:
         self._study = study
         self._problem = problem
         self._storage = storage
         self._distributions = _distributions(problem.space.dimensions)
-        self.next_number = len(study.get_trials(deepcopy=False))
+        self.next_number = 0
+        self._claims: Claims | None = None
 
     @classmethod
     def open(cls, url: str, name: str, problem: Problem, wanted: Mapping[str, Any]) -> Study:
@@ -135,12 +140,33 @@ class Study:
 
     def load(self) -> list[Record]:
         """All finished trials, in the order of their numbers."""
+        self.next_number = 0
+        return self.news()
+
+    def news(self) -> list[Record]:
+        """The finished trials since the last look, of this process and of others."""
         with _plain_errors(self._study.study_name):
-            stored = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+            stored = self._study.get_trials(deepcopy=False)[self.next_number :]
+        self.next_number += len(stored)
+        finished = (TrialState.COMPLETE, TrialState.FAIL)
         try:
-            return [self._read(t) for t in stored if "genotype" in t.user_attrs]
+            return [self._read(t) for t in stored if t.state in finished and "genotype" in t.user_attrs]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"study {self._study.study_name!r} is damaged: {error!r}") from error
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[bool]:
+        """Whether a candidate is this process's to evaluate, for as long as the context lasts."""
+        with _plain_errors(self._study.study_name):
+            if self._claims is None:
+                self._claims = Claims(self._storage, self._study.study_name)
+            mine = self._claims.take(key)
+        try:
+            yield mine
+        finally:
+            if mine:
+                with _plain_errors(self._study.study_name):
+                    self._claims.release(key)
 
     def add(self, trial: Trial, genotype: Genotype) -> None:
         """Stores a finished trial, whole or not at all.
@@ -150,7 +176,6 @@ class Study:
         """
         with _plain_errors(self._study.study_name):
             self._study.add_trial(self._write(trial, genotype))
-        self.next_number += 1
 
     def close(self) -> None:
         """Ends the connection to the storage."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,52 @@ def test_kill_9_loses_nothing_recorded(
     evaluator = NetworkEvaluator(SPACE, BROKEN)
     assert run(SPACE, evaluator, NETWORK, settings(), url, seed=1) == whole
     assert len(evaluator.seen) == 24 - recorded
+
+
+@dataclass
+class Together:
+    """An evaluator that gets its first candidate at the same time as another search does."""
+
+    barrier: threading.Barrier
+    inner: NetworkEvaluator = field(default_factory=lambda: NetworkEvaluator(SPACE))
+
+    def evaluate(self, subnet: Subnet, number: int) -> Trial:
+        if not self.inner.seen:
+            self.barrier.wait(60)
+        time.sleep(0.01)
+        return self.inner.evaluate(subnet, number)
+
+
+def test_searches_on_one_study_share_the_candidates(url: str, tmp_path: Path) -> None:
+    alone = run(SPACE, NetworkEvaluator(SPACE), NETWORK, settings(), sqlite_url(tmp_path / "alone.db"), 1)
+    barrier = threading.Barrier(2)
+    evaluators = [Together(barrier), Together(barrier)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda e: run(SPACE, e, NETWORK, settings(), url, seed=1), evaluators))
+    assert found[0] == found[1]
+    assert {t.subnet.key(): t.values for t in found[0]} == {t.subnet.key(): t.values for t in alone}
+    seen = [[s.key() for s in e.inner.seen] for e in evaluators]
+    assert all(seen)
+    assert sorted(seen[0] + seen[1]) == sorted(keys(alone))
+
+
+def test_who_stops_leaves_the_rest_to_the_other(url: str) -> None:
+    barrier = threading.Barrier(2)
+    lazy, busy = Together(barrier), Together(barrier)
+
+    def leave() -> bool:
+        return len(lazy.inner.seen) == 1
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(run, SPACE, lazy, NETWORK, settings(), url, 1, None, leave),
+            pool.submit(run, SPACE, busy, NETWORK, settings(), url, 1),
+        ]
+        part, whole = (job.result() for job in jobs)
+    assert len(whole) == 24
+    assert len(lazy.inner.seen) == 1
+    assert len(busy.inner.seen) == 23
+    assert [t for t in whole if t in part] == part
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,14 @@ def test_a_trial_comes_back_as_it_was(url: str) -> None:
     with opened(url) as study:
         assert study.next_number == 0
         study.add(trial, np.array([0, 0, 1, 1, 0, 0, 0, 0]))
+        assert [r.trial for r in study.news()] == [trial]
         study.add(failed, np.zeros(8, int))
+        assert [r.trial for r in study.news()] == [failed]
+        assert study.news() == []
         assert study.next_number == 2
     with opened(url) as study:
-        assert study.next_number == 2
         records = study.load()
+        assert study.next_number == 2
     assert [r.trial for r in records] == [trial, failed]
     assert records[0].genotype.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
 

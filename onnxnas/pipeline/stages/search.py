@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxnas import measure, search
-from onnxnas.errors import EnvironmentProblem, ModelError
+from onnxnas.errors import EnvironmentProblem, ModelError, RunError
 from onnxnas.pipeline import budget, build, files, finalists, warm
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
@@ -26,7 +26,6 @@ def run(line: Line) -> None:
     """Write study.db and trials.csv; continues after the last recorded trial."""
     began = time.perf_counter()
     environment = str(measure.environment().get("digest", ""))
-    config = line.config
     with measurer(line) as measuring:
         plan = line.run.plan("search") or line.run.decide("search", _plan(line, measuring, environment))
         line.say(
@@ -34,29 +33,7 @@ def run(line: Line) -> None:
             f"baseline {plan['baseline_quality']:.2f} {line.metric.unit} on validation, "
             f"{plan['reference_ms']:.3f} ms, noise floor {100 * plan['noise_floor']:.1f} %"
         )
-
-        def watch(trial: Trial, progress: search.Progress) -> None:
-            text = _told(trial) if trial.status == "ok" else f"{trial.status}: {trial.error}"
-            line.run.log(f"search: trial {trial.number}: {text}")
-            line.step("search", progress.trials, progress.of, f"{text}, front {progress.front}")
-
-        rounds: list[dict[str, Any]] = []
-
-        def judge(round: search.Round) -> None:
-            rounds.append(_judged(round, line))
-            line.say(_scores(rounds[-1]))
-
-        trials = search.run(
-            warm.space(line),
-            CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
-            _within_reach(line, plan),
-            config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
-            search.sqlite_url(line.run / "study.db"),
-            config.seed,
-            watch,
-            prior=warm.prior(line),
-            on_round=judge,
-        )
+        trials, rounds = _searched(line, measuring, plan, environment)
     if rounds:
         files.write_json(line.run / "predictors.json", {"rounds": rounds})
     search.write_trials_csv(line.run / "trials.csv", trials, wanted(line), line.space.cost)
@@ -65,6 +42,60 @@ def run(line: Line) -> None:
         line.say(f"search: {failed} of {len(trials)} candidates failed; trials.csv says how")
     spent = max(time.perf_counter() - began, sum(trial.seconds for trial in trials))
     line.run.finish("search", spent, ("trials.csv",), evaluations=len(trials), failed=failed)
+
+
+def join(line: Line) -> dict[str, Any]:
+    """Help the process that is searching this run until its candidates are evaluated; writes to study.db only.
+
+    Returns {"stage", "evaluations"}, the number of trials in the study.
+
+    Raises:
+        RunError: no search has begun here, or it is complete.
+        EnvironmentProblem: this machine is not like the one the search measures on.
+    """
+    plan = line.run.plan("search")
+    if plan is None or line.run.marker("search") is not None:
+        state = "has not begun" if plan is None else "is complete"
+        raise RunError(f"{line.run.path}: its search {state}; join one while `onnxnas search` is at work")
+    here = measure.environment()
+    if foreign := measure.incomparable(files.read_json(line.run / "environment.json"), here):
+        raise EnvironmentProblem(
+            f"{line.run.path} is measured on another kind of machine ({'; '.join(foreign)}); "
+            "figures of both cannot be compared: join from a machine like the first"
+        )
+    with measurer(line) as measuring:
+        trials, _ = _searched(line, measuring, plan, str(here["digest"]))
+    return {"stage": "search", "evaluations": len(trials)}
+
+
+def _searched(
+    line: Line, measuring: measure.Measurer, plan: Mapping[str, Any], environment: str
+) -> tuple[list[Trial], list[dict[str, Any]]]:
+    """The trials, and what predictors were worth in each round."""
+    rounds: list[dict[str, Any]] = []
+
+    def watch(trial: Trial, progress: search.Progress) -> None:
+        text = _told(trial) if trial.status == "ok" else f"{trial.status}: {trial.error}"
+        line.run.log(f"search: trial {trial.number}: {text}")
+        line.step("search", progress.trials, progress.of, f"{text}, front {progress.front}")
+
+    def judge(round: search.Round) -> None:
+        rounds.append(_judged(round, line))
+        line.say(_scores(rounds[-1]))
+
+    config = line.config
+    trials = search.run(
+        warm.space(line),
+        CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
+        _within_reach(line, plan),
+        config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
+        search.sqlite_url(line.run / "study.db"),
+        config.seed,
+        watch,
+        prior=warm.prior(line),
+        on_round=judge,
+    )
+    return trials, rounds
 
 
 def wanted(line: Line) -> tuple[Objective, ...]:
