@@ -122,6 +122,9 @@ class Config(Section):
     seed: int = Field(0, ge=0)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     batchnorm: Literal["auto", "insert", "keep"] = "auto"
+    importance: Literal["l1", "l2", "taylor", "none"] = Field(
+        "l1", description="which units a width keeps: those of large weights, or that matter to the loss"
+    )
     train: TrainSettings = Field(default_factory=lambda: TrainSettings.model_validate({}))
     search: SearchConfig = Field(default_factory=lambda: SearchConfig.model_validate({}))
     finalise: FinaliseConfig = Field(default_factory=lambda: FinaliseConfig.model_validate({}))

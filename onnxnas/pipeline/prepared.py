@@ -21,6 +21,7 @@ from onnxnas.pipeline import files
 from rewriters.edits import Edit
 
 if TYPE_CHECKING:
+    from onnxnas.pipeline.config import Config
     from onnxnas.pipeline.run_dir import RunDirectory
 
 LARGEST = 1 << 26  # activations held at once while statistics are counted
@@ -44,21 +45,34 @@ def with_batchnorm(
     return dataclasses.replace(made, digest=loaded.digest, source=loaded.source)
 
 
-def ordered(loaded: graph.Graph, elastic: Sequence[str]) -> space.SearchSpace:
+def ordered(loaded: graph.Graph, elastic: Sequence[str], order: space.Order = "l1") -> space.SearchSpace:
     """The search space over the same function with weights permuted, so that every order is 0, 1, 2, ...
 
-    Units are sorted by L1 importance; where an operator looks at neighbours the weights stay as they are.
+    `order` is as `space.build` takes it; where an operator looks at neighbours the weights stay as they are.
     """
     found = analysis.analyse(loaded)
-    plain = space.build(found, elastic=elastic, order="l1")
+    plain = space.build(found, elastic=elastic, order=order)
     permuted = reload(loaded, space.sorting_edits(found, dict(plain.order)))
-    order = {
+    kept = {
         group.id: plain.order[group.id] if group.ordered else np.arange(group.size) for group in plain.groups
     }
-    again = space.build(analysis.analyse(permuted), elastic=elastic, order=order)
+    again = space.build(analysis.analyse(permuted), elastic=elastic, order=kept)
     if [d.name for d in again.dimensions] != [d.name for d in plain.dimensions]:
         raise ModelError("sorting the weights changed what can be searched; please report this model")
     return again
+
+
+def importance(loaded: graph.Graph, config: Config, dataset: data.DataSet) -> space.Order:
+    """The order of units that the configuration asks for; 'taylor' needs passes over training samples."""
+    if config.importance != "taylor":
+        return config.importance
+    from onnxnas.supernet import SuperNetwork
+    from onnxnas.train import saliency
+
+    found = analysis.analyse(loaded)
+    network = SuperNetwork(space.build(found, elastic=config.elastic))
+    scores = space.by_data(found, saliency.products(network, dataset, config.train.loss, seed=config.seed))
+    return space.by_score(found.groups, scores)
 
 
 def reload(loaded: graph.Graph, edits: Sequence[Edit]) -> graph.Graph:

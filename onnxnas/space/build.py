@@ -15,13 +15,14 @@ from onnxnas.space.importance import order_by
 from onnxnas.space.space import ELASTIC, SearchSpace
 
 SCHEMA = 1
+Order = str | Mapping[str, NDArray[np.int64]]
 
 
 def build(
     analysis: Analysis,
     *,
     elastic: Collection[str] = ELASTIC,
-    order: str | Mapping[str, NDArray[np.int64]] = "l1",
+    order: Order = "l1",
 ) -> SearchSpace:
     """The space of all sub-networks that `elastic` allows.
 

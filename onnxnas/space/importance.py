@@ -4,11 +4,15 @@ The importance of a unit is the norm of the weights that make it and read it. A 
 a BatchNormalization is judged by its folded weight (its own scale says nothing: Li et al. 2017 prune
 by filter norm, and normalisation makes that arbitrary), so that a model gives the same order whether its
 exporter folded BatchNormalization or not.
+
+With data, the importance of a unit can be what the loss would change by, to first order, if the unit were not
+there (`by_data`; Molchanov et al., "Importance estimation for neural network pruning", 2019).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +32,7 @@ def order_by(analysis: Analysis, groups: Sequence[WidthGroup], rule: str) -> dic
     """For each group the places of its units, most important first. Raises ConfigError on an unknown rule."""
     if rule == "none":
         return {g.id: np.arange(g.size) for g in groups}
-    scores = importance(analysis, rule)
-    return {g.id: np.argsort(-scores[g.units], kind="stable") for g in groups}
+    return by_score(groups, importance(analysis, rule))
 
 
 def importance(analysis: Analysis, rule: str = "l1") -> Floats:
@@ -41,23 +44,56 @@ def importance(analysis: Analysis, rule: str = "l1") -> Floats:
         raise ConfigError(f"importance: got '{rule}', expected l1, l2 or none")
     power = 1 if rule == "l1" else 2
     graph, scores = analysis.graph, np.zeros(analysis.labels.count)
+    for node, tensor, axes in _weights(analysis):
+        size = np.abs(_effective(graph, node, tensor)) ** power
+        for axis in axes:
+            part = _along(size, axis)
+            _add(scores, analysis.labels.axes[tensor, axis], part / max(float(part.mean()), 1e-30))
+    return scores
+
+
+def by_data(analysis: Analysis, products: Iterable[Mapping[str, NDArray[Any]]]) -> Floats:
+    """One score for every unit: the mean over batches of the squared sum of its weights' products.
+
+    Each mapping has, by initializer, weight times gradient of the loss over one batch, in the weight's shape.
+    """
+    read = {(tensor, axis) for _, tensor, axes in _weights(analysis) for axis in axes}
+    scores, batches = np.zeros(analysis.labels.count), 0
+    for product in products:
+        change = np.zeros_like(scores)
+        for tensor, axis in sorted(read):
+            if tensor in product:
+                _add(change, analysis.labels.axes[tensor, axis], _along(product[tensor], axis))
+        scores, batches = scores + change**2, batches + 1
+    return scores / max(batches, 1)
+
+
+def by_score(groups: Sequence[WidthGroup], scores: Floats) -> dict[str, NDArray[np.int64]]:
+    """For each group the places of its units, the highest score first."""
+    return {g.id: np.argsort(-scores[g.units], kind="stable") for g in groups}
+
+
+def _weights(analysis: Analysis) -> Iterator[tuple[Node, str, list[int]]]:
+    """(node, initializer, its labelled axes) for every weight of an operator that carries channels."""
     labelled: dict[str, list[int]] = {}
     for tensor, axis in analysis.labels.axes:
-        if tensor in graph.initializers:
+        if tensor in analysis.graph.initializers:
             labelled.setdefault(tensor, []).append(axis)
-    for node in graph.nodes:
-        if node.op_type not in CARRIERS:
-            continue
-        for tensor in node.inputs[COUNTED.get(node.op_type, slice(0, 2))]:
-            if tensor not in labelled:
-                continue
-            size = np.abs(_effective(graph, node, tensor)) ** power
-            for axis in labelled[tensor]:
-                units = analysis.labels.axes[tensor, axis]
-                part = size.sum(tuple(a for a in range(size.ndim) if a != axis))
-                share = part / max(float(part.mean()), 1e-30)
-                np.add.at(scores, units[units >= 0], share[units >= 0])
-    return scores
+    for node in analysis.graph.nodes:
+        if node.op_type in CARRIERS:
+            for tensor in node.inputs[COUNTED.get(node.op_type, slice(0, 2))]:
+                if tensor in labelled:
+                    yield node, tensor, labelled[tensor]
+
+
+def _along(values: NDArray[Any], axis: int) -> Floats:
+    """Sums over all other axes."""
+    return values.sum(tuple(a for a in range(values.ndim) if a != axis), dtype=np.float64)  # type: ignore[no-any-return]
+
+
+def _add(scores: Floats, units: NDArray[np.int64], part: Floats) -> None:
+    """Add to the scores of the units along an axis; -1 is none."""
+    np.add.at(scores, units[units >= 0], part[units >= 0])
 
 
 def _effective(graph: Graph, node: Node, tensor: str) -> Floats:

@@ -101,7 +101,7 @@ def run(line: Line) -> None:
     if missing:
         line.say(f"prepare: BatchNorm was folded; put back behind {len(missing)} convolutions")
         loaded = prepared.with_batchnorm(loaded, missing, line.data, line.config.seed)
-    found = prepared.ordered(loaded, line.config.elastic)
+    found = prepared.ordered(loaded, line.config.elastic, prepared.importance(loaded, line.config, line.data))
     _same_function(line, found)
     graph.save(found.graph.model, line.run / "model.onnx")
     files.write_json(line.run / "space.json", found.to_json())
