@@ -136,8 +136,9 @@ def search(
     if not join:
         _continue(run, "search", redo, as_json)
         return
-    from onnxnas.pipeline import runner
+    from onnxnas.pipeline import memory, runner
 
+    memory.keep_freed()
     if redo:
         raise ConfigError("--redo begins a search and --join helps one: give one of them")
     with output.reporter() as watching:
@@ -226,8 +227,9 @@ def _begin(
     as_json: bool,
 ) -> None:
     from onnxnas.pipeline import config as configuration
-    from onnxnas.pipeline import runner
+    from onnxnas.pipeline import memory, runner
 
+    memory.keep_freed()
     resolved = configuration.resolve(flags, file)
     if save is not None:
         configuration.save(resolved, save)
@@ -237,8 +239,9 @@ def _begin(
 
 
 def _continue(run: Path, stage: str | None, redo: bool, as_json: bool) -> None:
-    from onnxnas.pipeline import runner
+    from onnxnas.pipeline import memory, runner
 
+    memory.keep_freed()
     with output.reporter() as watching:
         body = runner.proceed(run, watching, stage=stage, redo=redo)
     _show(body, run, as_json)

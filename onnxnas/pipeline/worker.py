@@ -27,6 +27,7 @@ from onnxnas.errors import OnnxnasError
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import finalists, team
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.memory import keep_freed
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.types import Subnet
 
@@ -67,6 +68,7 @@ class _Telling:
 
 def main(path: str) -> None:
     """Answer requests until the input ends."""
+    keep_freed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides, and closes the input
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
