@@ -28,6 +28,7 @@ NORMALISATIONS = {
 }  # fmt: skip
 SCALINGS = {"Mul", "Add", "Sub", "Div", "Cast"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
+ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
 SHORTCUT_STEPS = 3
 SEARCHED = 5000  # nodes looked at before a possible leak counts as one
 
@@ -217,7 +218,9 @@ def _kind(graph: Graph, nodes: tuple[str, ...]) -> BlockKind:
     members = [graph.node(n) for n in nodes]
     types = {m.op_type for m in members}
     products = [m for m in members if m.op_type in ("MatMul", "Gemm", "Einsum")]
-    if "Softmax" in types and any(not graph.initializers.keys() & set(m.inputs) for m in products):
+    if types & ATTENTION or (
+        "Softmax" in types and any(not graph.initializers.keys() & set(m.inputs) for m in products)
+    ):
         return "attention"
     if not types & {"Conv", "ConvTranspose"} and len(products) >= 2:
         return "feed_forward"

@@ -125,6 +125,10 @@ def _use(graph: Graph, name: str) -> tuple[int | None, int | None]:
                 axis = node.attributes.get("axis", 0) if node.op_type != "GatherND" else 0
                 if shape:
                     sizes.append(shape[axis])
+            elif node.op_type == "RotaryEmbedding" and inputs.index(tensor) in (1, 3):
+                cosines = graph.tensors[inputs[2 if node.domain else 1]].shape
+                if cosines:
+                    sizes.append(cosines[0])
             elif node.op_type == "OneHot" and inputs[0] == tensor and inputs[1] in graph.initializers:
                 sizes.append(int(graph.initializers[inputs[1]].reshape(-1)[0]))
             elif node.op_type == "Equal":

@@ -5,6 +5,7 @@ from onnxnas.ops.spec import OpSpec
 
 # Importing a family registers its operators.
 from onnxnas.ops import (  # isort: skip
+    attention as attention,
     concat_split as concat_split,
     control as control,
     conv as conv,
@@ -22,6 +23,7 @@ from onnxnas.ops import (  # isort: skip
     reduction as reduction,
     reshape_transpose as reshape_transpose,
     resize as resize,
+    rotary as rotary,
     sampling as sampling,
 )
 

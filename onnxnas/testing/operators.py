@@ -13,7 +13,7 @@ zeros in place of what went (`testing.reference`), and that the claimed cost is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from onnxnas.testing.reference import masked_model
 from onnxnas.types import Subnet
 
 Arrays = list[NDArray[Any]]
+ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def counted(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> tuple[int
         if node.op_type == "Einsum":
             used |= {i for i in node.input if i in weights}
             macs += _multiplied(node, [shapes[i] for i in node.input])
+        if node.op_type in ATTENTION:
+            macs += _attended(node, shapes)
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             continue
         used |= {i for i in node.input[:2] if i in weights}
@@ -145,6 +148,18 @@ def counted(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> tuple[int
         else:
             macs += int(np.prod(y)) * x[-1]
     return macs, sum(int(np.prod(weights[w])) for w in used)
+
+
+def _attended(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The products of queries with keys and of weights with values, by heads: b * n * s * t * (h + h')."""
+    settings = {a.name: a.i for a in node.attribute}
+    heads = settings.get("q_num_heads") or settings.get("num_heads") or shapes[node.input[0]][1]
+    q, k, y = (shapes[name] for name in (node.input[0], node.input[1], node.output[0]))
+    size, made = (s[3] if len(s) == 4 else s[2] // heads for s in (q, y))
+    steps, keys = (s[-2] if len(s) == 4 else s[1] for s in (q, k))
+    past = node.input[4] if len(node.input) > 4 and not node.domain else ""
+    keys += shapes[past][2] if past else 0
+    return q[0] * heads * steps * keys * (size + made)
 
 
 def _multiplied(node: onnx.NodeProto, shapes: list[tuple[int, ...]]) -> int:

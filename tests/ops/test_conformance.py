@@ -28,7 +28,7 @@ def test_operator(case: OperatorCase) -> None:
 def test_every_operator_has_a_case() -> None:
     seen = {(node.domain, node.op_type) for case in CASES for node in case.model().graph.node}
     missing = {(spec.domain, spec.op_type) for spec in registered()} - seen
-    assert missing == {("", "Swish")}  # opset 24, newer than the runtime
+    assert not missing
 
 
 def test_a_norm_over_neighbouring_channels_keeps_their_order() -> None:
