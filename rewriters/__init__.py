@@ -14,6 +14,7 @@ from rewriters.edits import (
     SetAttribute,
     SetInitializer,
 )
+from rewriters.unfuse import name_domains
 
 __all__ = [
     "Bypass",
@@ -32,4 +33,5 @@ __all__ = [
     "apply",
     "canonicalise",
     "fold_all",
+    "name_domains",
 ]

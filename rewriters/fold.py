@@ -18,11 +18,13 @@ from onnx import TensorProto, numpy_helper
 
 from rewriters import targets
 from rewriters.constants import NEVER, SMALL_BYTES, constant_node_value, may_fold, reference
-from rewriters.evaluate import FUNCTIONS, evaluate, slices
+from rewriters.evaluate import FUNCTIONS, evaluate
 from rewriters.inference import Types
 from rewriters.noop import passes_through
+from rewriters.refine import refine
 from rewriters.sizes import Sizes
-from rewriters.symbols import Dim, Unknown, array, is_known, product
+from rewriters.symbols import Unknown, array, is_known, product
+from rewriters.unfuse import expand
 from rewriters.zeros import Zeros
 
 Array = NDArray[Any]
@@ -106,6 +108,12 @@ class Folder:
                 self._count("Constant nodes made initializers")
                 return
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        parts = None if plain else expand(node, attributes, self, self._opset)
+        if parts is not None:
+            self._count(f"{node.op_type} nodes taken apart")
+            for part in parts:
+                self.visit(part)
+            return
         if plain and not ends_here and self._fold(node, attributes):
             self._count("nodes folded into constants")
             return
@@ -263,14 +271,14 @@ class Folder:
                 if new is not None:
                     del node.input[3]
         if new is not None:
-            node.input[index] = self._new(f"{node.name or node.output[0]}_{index}", new)
+            node.input[index] = self.new(f"{node.name or node.output[0]}_{index}", new)
             self._count(f"{op} nodes with computed arguments made constant")
 
     def _choose(self, node: onnx.NodeProto, computed: Array, otherwise: int) -> None:
         """Let the target of `node` say what is computed at run time where `computed`, and `otherwise` elsewhere."""
-        output = self._free(f"{node.name or node.output[0]}_target")
-        condition = self._new(f"{output}_computed", computed)
-        other = self._new(f"{output}_{'rest' if otherwise < 0 else 'keep'}", np.array([otherwise]))
+        output = self.free(f"{node.name or node.output[0]}_target")
+        condition = self.new(f"{output}_computed", computed)
+        other = self.new(f"{output}_{'rest' if otherwise < 0 else 'keep'}", np.array([otherwise]))
         where = onnx.helper.make_node("Where", [condition, node.input[1], other], [output], name=output)
         self.visit(where)
         node.input[1] = self.alias.get(output, output)
@@ -286,12 +294,13 @@ class Folder:
             return None
         return targets.slice_ends(shape, ends, [int(a) % len(shape) for a in axes])
 
-    def _new(self, name: str, value: Array) -> str:
-        free = self._free(name)
+    def new(self, name: str, value: Array) -> str:
+        """A new constant, under this name or one like it."""
+        free = self.free(name)
         self._hold(free, value)
         return free
 
-    def _free(self, name: str) -> str:
+    def free(self, name: str) -> str:
         """A name that nothing has yet; it is taken now."""
         candidate, number = name, 1
         while candidate in self._taken:
@@ -310,66 +319,7 @@ class Folder:
             elif name and (name in self._declared or name in found):
                 self.types.set(name, self._declared.get(name, found.get(name, onnx.TypeProto())))
         if not node.domain:
-            self._refine(node, attributes)
-
-    def _refine(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
-        """Shapes that onnx's inference cannot follow because they hold products of symbols."""
-        op = node.op_type
-        if op not in ("Reshape", "Expand", "ConstantOfShape", "Resize", "Slice", "Flatten", "Tile"):
-            return
-        source, result = node.input[0], node.output[0]
-        shape, element = self.types.shape(source), self.types.element(source)
-        output: Any = None
-        second = self.small(node.input[1]) if len(node.input) > 1 else None
-        if op == "Reshape" and second is not None:
-            _, output = targets.reshape(shape, second, bool(attributes.get("allowzero", 0)))
-        elif op == "Expand" and second is not None:
-            _, output = targets.expand(shape, second)
-        elif op == "ConstantOfShape" and self.small(source) is not None:
-            output, element = self.small(source), self.types.element(result)
-        elif op == "Resize" and "axes" not in attributes:
-            output = self._resized(node, shape)
-        elif op == "Tile" and shape is not None and second is not None and len(second) == len(shape):
-            output = [have * times for have, times in zip(shape, second.astype(object), strict=True)]
-        elif op == "Flatten" and shape is not None:
-            axis = int(attributes.get("axis", 1))
-            axis = axis + len(shape) if axis < 0 else axis
-            output = [product(shape[:axis]), product(shape[axis:])]
-        elif op == "Slice" and shape is not None:
-            output = self._sliced(node, attributes, shape)
-        if output is not None and element:
-            self.types.set_shape(
-                result, element, [v.item() if isinstance(v, np.generic) else v for v in output]
-            )
-
-    def _resized(self, node: onnx.NodeProto, shape: Any) -> Any:
-        """The shape after a Resize to known sizes, or by scales that leave what is not known; or None."""
-        if len(node.input) > 3 and node.input[3]:
-            return self.small(node.input[3])
-        scales = self.small(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        known = self.types.shape(node.output[0])
-        if scales is None or shape is None or known is None or len(scales) != len(shape):
-            return None
-        return [
-            have if isinstance(have, Dim) and scale == 1 else now
-            for have, now, scale in zip(shape, known, scales, strict=True)
-        ]
-
-    def _sliced(self, node: onnx.NodeProto, attributes: Mapping[str, Any], shape: Any) -> Any:
-        """The shape after a Slice that leaves whole axes, or takes from known ones; or None."""
-        try:
-            inputs = [self.small(n) if n else None for n in node.input]
-            if any(n and v is None for n, v in zip(node.input[1:], inputs[1:], strict=True)):
-                return None
-            output = list(shape)
-            for axis, window in slices(attributes, inputs, len(shape)).items():
-                if not isinstance(shape[axis], Dim):
-                    output[axis] = len(range(*window.indices(shape[axis])))
-                elif window.start != 0 or window.step != 1 or window.stop < 2**31 - 1:
-                    return None
-            return output
-        except (Unknown, ValueError):
-            return None
+            refine(node, attributes, self.types, self.small)
 
     # aliases
 

@@ -15,14 +15,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TypeProto, numpy_helper
 
+from rewriters import microsoft
 from rewriters.skeleton import captures
 from rewriters.symbols import Dim, Element, is_known
 
-LIKE_INPUT = {
-    *(("", op) for op in ("GroupNormalization", "MeanVarianceNormalization")),  # defined by functions
-    *(("com.microsoft", op) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")),
-}
-"""(domain, operator) of which onnx infers nothing, and the output has the type of the first input."""
+LIKE_INPUT = {("", "GroupNormalization"), ("", "MeanVarianceNormalization")}
+"""(domain, operator) of which onnx infers nothing: defined by a function; the output is like the first input."""
 _LARGEST_DATA = 4096  # elements of a constant that inference is shown (targets, axes, sizes)
 
 
@@ -101,6 +99,8 @@ class Types:
         if (domain, node.op_type) in LIKE_INPUT:
             first = self._known.get(node.input[0])
             return {} if first is None else {node.output[0]: first}
+        if domain == microsoft.DOMAIN and node.op_type in microsoft.SHAPES:
+            return self._microsoft(node)
         version = self._versions.get(domain)
         if version is None or not onnx.defs.has(node.op_type, version, domain):
             return {}
@@ -121,3 +121,15 @@ class Types:
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
             return {}
         return {name: known for name, known in found.items() if known.WhichOneof("value")}
+
+    def _microsoft(self, node: onnx.NodeProto) -> dict[str, TypeProto]:
+        """What `microsoft` says of the outputs; they have the element type of the first input."""
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        given = [self.shape(name) if name else None for name in node.input]
+        element = self.element(node.input[0])
+        found = {}
+        for name, shape in zip(node.output, microsoft.SHAPES[node.op_type](attributes, given), strict=False):
+            if name and shape is not None and element:
+                dims = [self.name(d) if isinstance(d, Dim) else int(d) for d in shape]
+                found[name] = onnx.helper.make_tensor_type_proto(element, dims)
+        return found

@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto
 
+import rewriters
 from onnxnas.errors import ModelError
 from onnxnas.graph import binding, canonical, convert, external, source, tensors, validate
 from onnxnas.graph.child import Child, strip
@@ -69,6 +70,7 @@ def _load(
         path = Path(model)
         proto, digest = source.read(path, limits)
     notes = validate.check(proto, limits)
+    rewriters.name_domains(proto)
     if any(external.is_external(tensor) for tensor in proto.graph.initializer):
         if path is None:
             raise ModelError(
@@ -84,6 +86,7 @@ def _load(
     scopes = convert.scopes(proto.graph)
     description = _describe(proto, path)
     proto, more = canonical.canonicalise(proto)
+    scopes = {**convert.scopes(proto.graph), **scopes}  # what was taken apart has nodes that were not there
     description["notes"] = (*notes, *more)
     bound = binding.bind(proto.graph, given)
     inferred = canonical.infer(proto, bound, child)

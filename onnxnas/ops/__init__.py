@@ -16,6 +16,7 @@ from onnxnas.ops import (  # isort: skip
     indexing as indexing,
     linear as linear,
     microsoft as microsoft,
+    microsoft_attention as microsoft_attention,
     normalization as normalization,
     pooling as pooling,
     quantization as quantization,

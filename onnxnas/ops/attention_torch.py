@@ -84,6 +84,7 @@ def weights(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None, soft
     scores = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
     if softcap > 0:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = add_mask(scores, bias, k.shape[2])
+    if bias is not None:
+        scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
     blind = (scores == float("-inf")).all(-1, keepdim=True)
     return scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)

@@ -1,10 +1,9 @@
 """Attention heads as channels: a head goes as a whole, with all that belongs to it in queries, keys and values.
 
-An operand shows its heads in one of three ways:
+An operand shows its heads in one of two ways:
 
     B x S x (heads * size)              the last axis is read as heads, each of `size` positions in a row
     B x heads x S x size
-    B x S x heads x parts x size        queries, keys and values of a head side by side
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from onnxnas.ops.channels import FIXED, Factor, Ids, at
 from onnxnas.ops.spec import Flow, Kept
 from onnxnas.types import Node, Shape
 
-AXIS = {3: 2, 4: 1, 5: 2}
+AXIS = {3: 2, 4: 1}
 """rank -> the axis with the heads."""
 
 

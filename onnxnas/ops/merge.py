@@ -34,7 +34,8 @@ def broadcast(flow: Flow, node: Node, operands: Sequence[str], out_shape: Shape)
             constants.append((name, shape))
         else:
             pad = rank - len(shape)
-            activations.append(((1,) * pad + shape, shifted(flow.layout(name), pad)))
+            own = shifted(_unspread(flow, node, flow.layout(name), shape, out_shape[pad:]), pad)
+            activations.append(((1,) * pad + shape, own))
     layout = _joined(flow, node, [x for _, x in activations])
     for shape, own in activations:
         bare = [a for f in layout for a in f.axes if shape[a] == out_shape[a] != 1 and at(own, a) is None]
@@ -42,6 +43,12 @@ def broadcast(flow: Flow, node: Node, operands: Sequence[str], out_shape: Shape)
     for name, shape in constants:
         layout = _bind(flow, node, layout, name, shape, rank)
     return layout
+
+
+def _unspread(flow: Flow, node: Node, layout: Layout, shape: Shape, out_shape: Shape) -> Layout:
+    """Without the labels of single positions that meet many: those stay, and the many go one by one."""
+    spread = [a for a, n in enumerate(shape) if n == 1 != out_shape[a]]
+    return flow.static(layout, spread, node, "one for all channels that it meets")
 
 
 def _joined(flow: Flow, node: Node, layouts: Sequence[Layout]) -> Layout:

@@ -154,7 +154,9 @@ def _attended(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> in
     """The products of queries with keys and of weights with values, by heads: b * n * s * t * (h + h')."""
     settings = {a.name: a.i for a in node.attribute}
     heads = settings.get("q_num_heads") or settings.get("num_heads") or shapes[node.input[0]][1]
-    q, k, y = (shapes[name] for name in (node.input[0], node.input[1], node.output[0]))
+    q, k, y = (shapes[name] for name in (node.input[0], node.input[1] or node.input[0], node.output[0]))
+    if not node.input[1]:
+        q = y  # what is packed is read as queries, keys and values of the size of the result
     size, made = (s[3] if len(s) == 4 else s[2] // heads for s in (q, y))
     steps, keys = (s[-2] if len(s) == 4 else s[1] for s in (q, k))
     past = node.input[4] if len(node.input) > 4 and not node.domain else ""
