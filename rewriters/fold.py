@@ -254,7 +254,7 @@ class Folder:
         if op == "Reshape" and (value := self._partial(node, 1)) is not None:
             allowzero = bool(attributes.get("allowzero", 0))
             new, _ = targets.reshape(shape, value, allowzero)
-            place = targets.follower(value, allowzero) if new is None else None
+            place = targets.follower(value) if new is None else None
             if place is not None:
                 self._choose(node, np.arange(len(value)) != place, -1)
         elif op == "Expand" and (value := self._partial(node, 1)) is not None:

@@ -71,14 +71,14 @@ def _write(shape: Shape | None, entries: Shape, allowzero: bool, place: int | No
     return np.array(out, dtype=np.int64)
 
 
-def follower(target: Array, allowzero: bool) -> int | None:
+def follower(target: Array) -> int | None:
     """The entry of a Reshape target, known in part, that had better be -1; None if there is none.
 
     It is the first that is a number above 1, or that many times an unknown one: of heads and head size the
     heads. The data decide on it then, and may have fewer channels.
     """
     entries = [_item(v) for v in target]
-    if allowzero or any(not isinstance(e, Dim) and e < 1 for e in entries):
+    if any(not isinstance(e, Dim) and e < 1 for e in entries):
         return None
     several = (i for i, e in enumerate(entries) if (e.coefficient if isinstance(e, Dim) else e) > 1)
     return next(several, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from rewriters.parts import DOMAIN, Parts
+from rewriters.symbols import Dim
 
 
 def attention(p: Parts) -> bool:
@@ -43,11 +44,12 @@ def attention(p: Parts) -> bool:
 
 
 def _mask(p: Parts, mask: str, shape: Any) -> bool:
-    """Whether the core takes the mask: one number for each sample, or a value for each position."""
-    if not mask:
-        return True
-    own = p.shape(mask)
-    return own is not None and (len(own) in (2, 3) or (len(own) == 1 and own[0] == shape[0]))
+    """Whether the core takes the mask: a value for each position, or one length (not two) for each sample."""
+    own = p.shape(mask) if mask else ()
+    if own is None or len(own) != 1:
+        return own is not None and len(own) in (0, 2, 3)
+    many = own[0].coefficient if isinstance(own[0], Dim) else own[0]
+    return own[0] == shape[0] or (isinstance(own[0], Dim) and many == 1)
 
 
 def _halves(p: Parts, past: str) -> list[str]:

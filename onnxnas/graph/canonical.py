@@ -41,7 +41,9 @@ def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) ->
     kept = [ValueInfoProto(name=name) for name in unknown if name not in outputs]
     concrete.graph.output.extend(kept)  # as an output, a value survives folding
     folded = rewriters.canonicalise(concrete, None).model
-    more = {**_values(folded.graph), **_values(child.infer(strip(folded)))}
+    more = _values(folded.graph)  # knows operators that onnx has no inference for; else onnx knows more
+    inferred = _values(child.infer(strip(folded)))
+    more.update((name, value) for name, value in inferred.items() if binding.exact(value) is not None)
     return found | {name: more[name] for name in unknown if name in more}
 
 

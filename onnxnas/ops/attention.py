@@ -44,11 +44,9 @@ def _flow(flow: Flow, node: Node) -> None:
     queries = heads.labels(flow, node, q, q_count)
     keys, values = (heads.labels(flow, node, x, kv_count) for x in (k, v))
     heads.grouped(flow, node, queries, keys, values)
-    if mask := optional(node, _MASK):
-        heads.bind_axis(flow, node, mask, -3, queries)
-    for past, ids in ((optional(node, _PAST_KEY), keys), (optional(node, _PAST_VALUE), values)):
-        if past:
-            heads.bind_axis(flow, node, past, -3, ids)
+    for index, ids in ((_MASK, queries), (_PAST_KEY, keys), (_PAST_VALUE, values)):
+        if name := optional(node, index):
+            heads.mask(flow, node, name, ids)
     for output, ids in zip(node.outputs, (queries, keys, values, queries), strict=False):
         shape = flow.shape(output)
         if output and shape is None:

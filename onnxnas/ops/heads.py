@@ -68,6 +68,14 @@ def bind_axis(flow: Flow, node: Node, tensor: str, axis: int, ids: Ids) -> None:
         flow.bind(tensor, len(shape) + axis, ids, node)
 
 
+def mask(flow: Flow, node: Node, tensor: str, ids: Ids) -> None:
+    """Bind a mask or bias of ... x (heads or 1) x S x T; positions of tokens stay."""
+    rank = len(flow.shape(tensor) or ())
+    others = [a for a in range(rank) if a != rank - 3]
+    flow.layouts[tensor] = flow.static(flow.layout(tensor), others, node, "tokens cannot go")
+    bind_axis(flow, node, tensor, -3, ids)
+
+
 def left(kept: Kept, tensor: str, count: int) -> int:
     """How many of the `count` heads of an operand the sub-network keeps."""
     shape = kept.shape(tensor)

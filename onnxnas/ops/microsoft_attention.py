@@ -41,10 +41,11 @@ def _outputs(flow: Flow, node: Node, *ids: Ids) -> None:
             flow.labels.freeze(own, node.name, f"the shape of '{output}' is unknown")
 
 
-def _bind(flow: Flow, node: Node, places: Mapping[int, Ids], axis: int) -> None:
+def _bind(flow: Flow, node: Node, places: Mapping[int, Ids]) -> None:
+    """Inputs that may have a value for each head."""
     for index, ids in places.items():
         if name := optional(node, index):
-            heads.bind_axis(flow, node, name, axis, ids)
+            heads.mask(flow, node, name, ids)
 
 
 # MultiHeadAttention: query, key, value, bias, padding mask, added to scores, past key, past value
@@ -66,7 +67,8 @@ def _multi_flow(flow: Flow, node: Node) -> None:
             np.concatenate([np.repeat(own, s[-1] // count) for own, s in zip(ids, shapes, strict=True)]),
             node,
         )
-    _bind(flow, node, {5: queries, 6: queries, 7: queries}, -3)
+    flow.freeze(optional(node, 4), node, "tokens cannot go")
+    _bind(flow, node, {5: queries, 6: queries, 7: queries})
     _outputs(flow, node, *(queries,) * 4)
 
 
@@ -145,8 +147,9 @@ def _group_flow(flow: Flow, node: Node) -> None:
     else:
         queries, keys, values = _packed(flow, node, own, shared)
     heads.grouped(flow, node, queries, keys, values)
-    _bind(flow, node, {3: keys, 4: values, 10: queries}, -3)
-    _bind(flow, node, {11: queries}, -1)
+    _bind(flow, node, {3: keys, 4: values, 10: queries})
+    if sink := optional(node, 11):
+        heads.bind_axis(flow, node, sink, -1, queries)
     _outputs(flow, node, queries, keys, values, queries)
 
 
