@@ -45,7 +45,7 @@ def attention(p: Parts) -> bool:
 
 def _mask(p: Parts, mask: str, shape: Any) -> bool:
     """Whether the core takes the mask: a value for each position, or one length (not two) for each sample."""
-    own = p.shape(mask) if mask else ()
+    own: Any = p.shape(mask) if mask else ()
     if own is None or len(own) != 1:
         return own is not None and len(own) in (0, 2, 3)
     many = own[0].coefficient if isinstance(own[0], Dim) else own[0]

@@ -6,7 +6,7 @@ process has survived the checker and shape inference on all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, ValueInfoProto, helper
 
@@ -31,12 +31,25 @@ def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) ->
 
     Where shape inference gets stuck on computed shapes, they are computed with the concrete numbers first.
     """
-    concrete = binding.concrete(strip(proto), bound)
-    found = _values(child.infer(concrete))
+    found = _values(child.infer(binding.concrete(strip(proto), bound)))
     made = [name for node in proto.graph.node for name in node.output if name]
     unknown = [name for name in made if binding.exact(found.get(name)) is None]
-    if not unknown:
-        return found
+    while unknown:
+        # What is known by now may be folded, so that more follows from it.
+        more = _folded(proto, bound, child, unknown)
+        found |= {name: more[name] for name in unknown if name in more}
+        left = [name for name in unknown if binding.exact(found.get(name)) is None]
+        if len(left) == len(unknown):
+            break
+        unknown = left
+    return found
+
+
+def _folded(
+    proto: ModelProto, bound: Mapping[str, Shape | None], child: Child, unknown: Sequence[str]
+) -> dict[str, ValueInfoProto]:
+    """What is known of values when all that depends on the concrete shapes is folded."""
+    concrete = binding.concrete(strip(proto), bound)
     outputs = {output.name for output in concrete.graph.output}
     kept = [ValueInfoProto(name=name) for name in unknown if name not in outputs]
     concrete.graph.output.extend(kept)  # as an output, a value survives folding
@@ -44,7 +57,7 @@ def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) ->
     more = _values(folded.graph)  # knows operators that onnx has no inference for; else onnx knows more
     inferred = _values(child.infer(strip(folded)))
     more.update((name, value) for name, value in inferred.items() if binding.exact(value) is not None)
-    return found | {name: more[name] for name in unknown if name in more}
+    return more
 
 
 def _values(graph: GraphProto) -> dict[str, ValueInfoProto]:

@@ -59,8 +59,8 @@ def reshaped(flow: Flow, node: Node, layout: Layout, before: Shape, after: Shape
         if current is None:
             continue
         touched = [(left, right) for left, right in plan if set(left) & set(current.axes)]
-        if len(touched) > 1 or _too_big(touched, before):
-            # Several runs at once: each must keep its labelled axes apart from unlabelled ones.
+        if _too_big(touched, before):
+            # Too many ids if each axis keeps its own: labelled axes are joined where they meet unlabelled ones.
             blurred = [
                 a
                 for left, _ in touched
