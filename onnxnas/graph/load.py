@@ -71,6 +71,7 @@ def _load(
         proto, digest = source.read(path, limits)
     notes = validate.check(proto, limits)
     rewriters.name_domains(proto)
+    _layout(proto.graph)
     if any(external.is_external(tensor) for tensor in proto.graph.initializer):
         if path is None:
             raise ModelError(
@@ -125,7 +126,10 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
     return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
 
 
-_PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_PRODUCTS = frozenset(
+    ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    + ("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation")
+)
 _PASSING = frozenset(("Constant", "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear"))
 _QUANTISED = frozenset(
     (
@@ -135,8 +139,22 @@ _QUANTISED = frozenset(
         "MatMulInteger",
         "DequantizeLinear",
         "DynamicQuantizeMatMul",
+        "MatMulNBits",
+        "MatMulBnb4",
+        "QAttention",
+        "QGemm",
     )
 )
+
+
+def _layout(graph: GraphProto) -> None:
+    """Raises ModelError for a file in which ONNX Runtime has laid weights out for the vectors of one processor."""
+    node = next((node for node in graph.node if node.domain == "com.microsoft.nchwc"), None)
+    if node is not None:
+        raise ModelError(
+            f"{validate.describe(node)} has its weight in the layout of one processor (com.microsoft.nchwc); "
+            "give the original model, or one that was saved with ORT_ENABLE_EXTENDED at most"
+        )
 
 
 def _weights(graph: GraphProto) -> None:

@@ -98,7 +98,17 @@ def computed_heads(b: Builder, x: str) -> str:
     return b.add("Reshape", y, b.add("Concat", *sizes, width, axis=0, shape=()), shape=(5, 8))
 
 
+def repeated_heads(b: Builder, x: str) -> str:
+    """Each of two heads is read twice: repeated on an axis beside it, which then becomes one with it."""
+    y = b.transpose(b.reshape(b.linear(x, 8, "v"), (0, 5, 2, 4), (5, 2, 4)), (0, 2, 1, 3))
+    y = b.add("Unsqueeze", y, b.weight("axis", np.array([2])), shape=(2, 1, 5, 4))
+    y = b.add("Expand", y, b.weight("twice", np.array([1, 1, 2, 1, 1])), shape=(2, 2, 5, 4))
+    y = b.transpose(b.reshape(y, (0, 4, 5, 4), (4, 5, 4)), (0, 2, 1, 3))
+    return b.reshape(y, (0, 5, 16), (5, 16))
+
+
 CASES: list[OperatorCase] = [
+    OperatorCase("Expand heads", tokens(repeated_heads), groups=2),
     OperatorCase("rotary", tokens(rotary), groups=2),
     OperatorCase("Reshape computed", open_steps(computed_heads), groups=2),
     OperatorCase("Einsum attention", tokens(einsum_attention), groups=2),

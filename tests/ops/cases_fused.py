@@ -188,8 +188,20 @@ def batch_inside(b: Builder, x: str) -> str:
     return b.reshape(y, (0, 12, 4), (12, 4))
 
 
-def simplified(b: Builder, x: str) -> str:
-    return norm(b, "SimplifiedLayerNormalization", x, bias=False, axis=-1, epsilon=1e-6)
+def runtime_only(op: str, opset: int = 14) -> Callable[[], onnx.ModelProto]:
+    """An operator that ONNX Runtime writes into the standard domain, which does not have it."""
+
+    def middle(b: Builder, x: str) -> str:
+        return norm(b, op, x, bias=op == "LayerNormalization", axis=-1, epsilon=1e-3, **MICROSOFT)
+
+    def make() -> onnx.ModelProto:
+        model = tokens(middle, opset=opset)()
+        for node in model.graph.node:
+            node.domain = ""
+        del model.opset_import[1:]
+        return model
+
+    return make
 
 
 def gated(b: Builder, x: str) -> str:
@@ -226,5 +238,10 @@ APART: list[OperatorCase] = [
     OperatorCase("FusedGemm", image(fused_gemm), groups=2),
     OperatorCase("FusedMatMul", tokens(fused_matmul), groups=2),
     OperatorCase("FusedMatMul batch", tokens(batch_inside), groups=1),
+    OperatorCase("LayerNormalization 14", runtime_only("LayerNormalization"), zeros=False),
+    OperatorCase("SimplifiedLayerNormalization", runtime_only("SimplifiedLayerNormalization"), zeros=False),
+    OperatorCase(
+        "SimplifiedLayerNormalization 18", runtime_only("SimplifiedLayerNormalization", 18), zeros=False
+    ),
     OperatorCase("GatedAdd", tokens(gated)),
 ]

@@ -161,6 +161,12 @@ def test_zero_is_literal_with_allowzero() -> None:
     assert targets.reshape((0, N), array([N, 0]), True) == (None, [N, 0])
 
 
+def test_heads_follow_the_data_whatever_zero_means() -> None:
+    assert targets.follower(array([N, 4, H, 8])) == 1
+    assert targets.follower(array([N, H, 4 * N, 8])) == 2
+    assert targets.follower(array([N, -1, H, 8])) is None
+
+
 def test_expand_slice_and_resize_targets() -> None:
     written, shape = targets.expand((N, 1, 4), array([N, 3, 4]))
     assert written is not None
