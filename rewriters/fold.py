@@ -244,7 +244,7 @@ class Folder:
             return None
         return self._values.get(node.input[index])
 
-    def _specialise(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    def _specialise(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         """Replace inputs that are known well enough by constants (see `targets`)."""
         if node.domain or len(node.input) < 2:
             return
@@ -252,8 +252,12 @@ class Folder:
         new: Array | None = None
         index = 1
         if op == "Reshape" and (value := self._partial(node, 1)) is not None:
-            allowzero = bool(attributes.get("allowzero", 0))
-            new, _ = targets.reshape(shape, value, allowzero)
+            if attributes.get("allowzero", 0) and targets.copies(shape, value):
+                del attributes["allowzero"]
+                kept = [a for a in node.attribute if a.name != "allowzero"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+            new, _ = targets.reshape(shape, value, bool(attributes.get("allowzero", 0)))
             place = targets.follower(value) if new is None else None
             if place is not None:
                 self._choose(node, np.arange(len(value)) != place, -1)

@@ -71,6 +71,13 @@ def _write(shape: Shape | None, entries: Shape, allowzero: bool, place: int | No
     return np.array(out, dtype=np.int64)
 
 
+def copies(shape: Shape | None, target: Array) -> bool:
+    """Whether a Reshape target without a literal 0 is a constant when 0 may stand for the input's dimension."""
+    literal = any(not isinstance(v, Dim) and v == 0 for v in map(_item, target))
+    written = None if literal else reshape(shape, target, False)[0]
+    return written is not None and bool((written == 0).any())
+
+
 def follower(target: Array) -> int | None:
     """The entry of a Reshape target, known in part, that had better be -1; None if there is none.
 

@@ -161,6 +161,12 @@ def test_zero_is_literal_with_allowzero() -> None:
     assert targets.reshape((0, N), array([N, 0]), True) == (None, [N, 0])
 
 
+def test_a_dimension_is_copied_where_it_is_the_same() -> None:
+    assert targets.copies((N, H, 32), array([N, -1, 4, 8]))
+    assert not targets.copies((N, H, 32), array([H, N, 4, 8]))
+    assert not targets.copies((N, 0, 32), array([N, 0, 4, 8]))
+
+
 def test_heads_follow_the_data_whatever_zero_means() -> None:
     assert targets.follower(array([N, 4, H, 8])) == 1
     assert targets.follower(array([N, H, 4 * N, 8])) == 2
