@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxnas.ops.channels import Factor
 from onnxnas.ops.elementwise import TORCH_TYPES
 from onnxnas.ops.registry import register
 from onnxnas.ops.spec import BatchNorm, Flow, OpSpec, TorchFunction, opaque
@@ -184,6 +185,20 @@ def _factory(function: Plain) -> Callable[[Node, Constants, BatchNorm], TorchFun
     return torch_function
 
 
+def _gather_nd_flow(flow: Flow, node: Node) -> None:
+    """Axes behind those that the index picks from pass: rows of a table, picked by their numbers."""
+    x, index = node.inputs
+    shape, places = flow.shape(x), flow.shape(index)
+    if shape is None or places is None:
+        flow.freeze_all(node, "a shape is unknown")
+        return
+    flow.freeze(index, node, "it says what is picked")
+    first = int(node.attributes.get("batch_dims", 0)) + places[-1]
+    layout = flow.static(flow.data(x, node), range(first), node, "picked from by an index")
+    by = len(places) - 1 - first
+    flow.set(node.outputs[0], [Factor(tuple(a + by for a in f.axes), f.ids) for f in layout])
+
+
 _FUNCTIONS: dict[str, Plain] = {
     "GatherElements": _gather_elements, "GatherND": _gather_nd, "ScatterND": _scatter_nd, "CumSum": _cumsum,
     "Range": _range, "ConstantOfShape": _constant_of_shape, "OneHot": _one_hot, "Trilu": _trilu,
@@ -191,7 +206,10 @@ _FUNCTIONS: dict[str, Plain] = {
 }  # fmt: skip
 
 register(
-    *(OpSpec(name, opaque, _factory(function)) for name, function in _FUNCTIONS.items()),
+    *(
+        OpSpec(name, _gather_nd_flow if name == "GatherND" else opaque, _factory(function))
+        for name, function in _FUNCTIONS.items()
+    ),
     OpSpec("Scatter", opaque, _factory(_scatter_elements), since=9),  # its name until opset 11
     OpSpec("ScatterElements", opaque, _factory(_scatter_elements), since=11),
     OpSpec("NonZero", opaque, _factory(_non_zero), since=9),

@@ -85,7 +85,23 @@ def reverse_time_first(b: Builder, x: str) -> str:
     return b.add("Transpose", b.add("ReverseSequence", y, lengths), perm=[1, 0, 2])
 
 
+def table_rows(b: Builder, x: str) -> str:
+    """Rows of a table by numbers that come in, added to what passes."""
+    last = b.weight("last", np.array([2]))
+    rows = b.add("Unsqueeze", b.input("rows", (5,), TensorProto.INT64), last, shape=(5, 1))
+    return b.add("Add", x, b.add("GatherND", b.weight("table", b.normal(2, 8)), rows, shape=(5, 8)))
+
+
+def picked_inside(b: Builder, x: str) -> str:
+    """One of five tokens for each sample: the axis behind the one that is picked from."""
+    which = b.add("ArgMax", b.linear(x, 1, "score"), shape=(1,), axis=1, keepdims=0)
+    picked = b.add("GatherND", x, which, shape=(8,), batch_dims=1)
+    return b.add("Add", x, b.add("Unsqueeze", picked, b.weight("a", np.array([1])), shape=(1, 8)))
+
+
 CASES: list[OperatorCase] = [
+    OperatorCase("GatherND rows", tokens(table_rows)),
+    OperatorCase("GatherND token", tokens(picked_inside)),
     OperatorCase("TopK 9", tokens(lambda b, x: b.add("TopK", x, k=8, axis=-1, outputs=2), opset=9), groups=0),
     plain("NonZero", non_zero),
     scatter("Scatter", 10),
