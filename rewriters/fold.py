@@ -20,7 +20,7 @@ from rewriters import targets
 from rewriters.constants import NEVER, SMALL_BYTES, constant_node_value, may_fold, reference
 from rewriters.evaluate import FUNCTIONS, evaluate
 from rewriters.inference import Types
-from rewriters.noop import passes_through
+from rewriters.noop import leave_out_empty, passes_through
 from rewriters.refine import refine
 from rewriters.sizes import Sizes
 from rewriters.symbols import Unknown, array, is_known, product
@@ -121,6 +121,8 @@ class Folder:
             self._count("sizes computed before removed")
             return
         self._specialise(node, attributes)
+        if leave_out_empty(node, attributes, self.types):
+            self._count("Concat nodes rid of operands without length")
         if self._zeros.visit(node):
             self._count("first states of zeros left out")
         self._infer(node, attributes)

@@ -53,6 +53,20 @@ def passes_through(
     return False
 
 
+def leave_out_empty(node: onnx.NodeProto, attributes: Mapping[str, Any], types: Types) -> bool:
+    """Whether operands without any length along the axis of a Concat were taken out of it, in place."""
+    if node.op_type != "Concat" or node.domain:
+        return False
+    shapes = [types.shape(name) for name in node.input]
+    axis = int(attributes.get("axis", 1))
+    kept = [n for n, s in zip(node.input, shapes, strict=True) if not s or s[axis] != 0]
+    if not kept or len(kept) == len(node.input):
+        return False
+    del node.input[:]
+    node.input.extend(kept)
+    return True
+
+
 def _idle_dropout(node: onnx.NodeProto, attributes: Mapping[str, Any], value: Value, opset: int) -> bool:
     if opset < 7:
         return bool(attributes.get("is_test", 0))

@@ -94,8 +94,8 @@ class Flow:
         return tuple(factors)
 
     def set(self, tensor: str, layout: Sequence[object]) -> None:
-        """Labels of an output; None entries are dropped for convenience."""
-        kept = tuple(f for f in layout if f is not None)
+        """Labels of an output; None entries are dropped for convenience, and what labels nothing."""
+        kept = tuple(f for f in layout if f is not None and f.ids.size)  # type: ignore[attr-defined]
         if tensor and kept:
             self.layouts[tensor] = kept  # type: ignore[assignment]
 

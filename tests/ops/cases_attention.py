@@ -57,14 +57,17 @@ def batch_einsum(b: Builder, x: str) -> str:
     return b.add("Einsum", y, x, equation="...ij,...jk", shape=(5, 8))
 
 
-def rotary(b: Builder, x: str) -> str:
-    """Half of each head is turned, half passes, and both are put side by side again."""
+def rotary(b: Builder, x: str, part: int = 2) -> str:
+    """`part` channels of each head of four are turned, the others pass, and both are put side by side again."""
     heads, size = 3, 4
     q = b.reshape(b.linear(x, heads * size, "q"), (0, 5, heads, size), (5, heads, size))
     axis = b.weight("axis", np.array([3]))
-    ends = [b.weight(f"end{i}", np.array([i])) for i in (0, 2, 4)]
-    turned, passed = (b.add("Slice", q, a, e, axis, shape=(5, heads, 2)) for a, e in pairwise(ends))
-    angle = b.normal(5, 1, 2)
+    ends = [b.weight(f"end{i}", np.array([i])) for i in (0, part, 4)]
+    turned, passed = (
+        b.add("Slice", q, a, e, axis, shape=(5, heads, n))
+        for (a, e), n in zip(pairwise(ends), (part, 4 - part), strict=True)
+    )
+    angle = b.normal(5, 1, part)
     turned = b.add(
         "Add",
         b.add("Mul", turned, b.weight("cos", np.cos(angle))),
@@ -110,6 +113,7 @@ def repeated_heads(b: Builder, x: str) -> str:
 CASES: list[OperatorCase] = [
     OperatorCase("Expand heads", tokens(repeated_heads), groups=2),
     OperatorCase("rotary", tokens(rotary), groups=2),
+    OperatorCase("rotary in full", tokens(lambda b, x: rotary(b, x, 4)), groups=2),
     OperatorCase("Reshape computed", open_steps(computed_heads), groups=2),
     OperatorCase("Einsum attention", tokens(einsum_attention), groups=2),
     OperatorCase("Einsum dense", tokens(dense_einsum), groups=4),
