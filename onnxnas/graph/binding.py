@@ -8,7 +8,7 @@ convolution, the features of a matrix product) takes that weight's size.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
@@ -16,6 +16,10 @@ from onnxnas.errors import ModelError
 from onnxnas.types import Shape
 
 BATCH, SPATIAL, SEQUENCE = 1, 224, 128
+
+# sizes that networks with an open dimension are often made for, tried in this order when the default does not fit
+_SPATIAL_SIZES = (256, 320, 512, 640, 192, 128, 96, 64, 48, 32)
+_SEQUENCE_SIZES = (512, 256, 1024, 64, 32, 16, 8, 4000, 16000, 1)
 
 Declared = tuple[int | str | None, ...]
 
@@ -94,6 +98,28 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
             sizes.append(known)
         bound[name] = tuple(sizes)
     return {name: bound[name] for name in inputs}
+
+
+def others(
+    dims: Mapping[str, Declared | None], bound: Mapping[str, Shape | None]
+) -> Iterator[dict[str, Shape]]:
+    """Shapes by input to give instead when a model does not fit those that open dimensions are bound to by default.
+
+    All dimensions bound to the default of a picture's side or of a sequence's length change together; nothing is
+    yielded for a model without any.
+    """
+    for spatial, sequence in zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True):
+        sizes = {SPATIAL: spatial, SEQUENCE: sequence}
+        found: dict[str, Shape] = {}
+        for name, own in dims.items():
+            shape = bound[name]
+            if own is None or shape is None:
+                continue
+            new = tuple(s if isinstance(d, int) else sizes.get(s, s) for d, s in zip(own, shape, strict=True))
+            if new != shape:
+                found[name] = new
+        if found:
+            yield found
 
 
 def concrete(stripped: ModelProto, bound: Mapping[str, Shape | None]) -> ModelProto:

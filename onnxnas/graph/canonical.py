@@ -26,14 +26,19 @@ def canonicalise(proto: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
     return result.model, result.notes
 
 
-def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) -> dict[str, ValueInfoProto]:
+def infer(
+    proto: ModelProto, bound: Mapping[str, Shape | None], child: Child
+) -> tuple[dict[str, ValueInfoProto], bool]:
     """What follows for every value of a canonical model from the concrete shapes of its inputs.
+
+    And whether all of it follows at once: then no operand disagrees with another.
 
     Where shape inference gets stuck on computed shapes, they are computed with the concrete numbers first.
     """
     found = _values(child.infer(binding.concrete(strip(proto), bound)))
     made = [name for node in proto.graph.node for name in node.output if name]
     unknown = [name for name in made if binding.exact(found.get(name)) is None]
+    at_once = not unknown
     while unknown:
         # What is known by now may be folded, so that more follows from it.
         more = _folded(proto, bound, child, unknown)
@@ -42,7 +47,7 @@ def infer(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) ->
         if len(left) == len(unknown):
             break
         unknown = left
-    return found
+    return found, at_once
 
 
 def _folded(
@@ -58,6 +63,12 @@ def _folded(
     inferred = _values(child.infer(strip(folded)))
     more.update((name, value) for name, value in inferred.items() if binding.exact(value) is not None)
     return more
+
+
+def disagreement(proto: ModelProto, bound: Mapping[str, Shape | None], child: Child) -> str:
+    """What is wrong with these shapes of the inputs, once all that they decide is folded; '' for nothing."""
+    folded = rewriters.canonicalise(binding.concrete(strip(proto), bound), None).model
+    return child.disagreement(strip(folded))
 
 
 def _values(graph: GraphProto) -> dict[str, ValueInfoProto]:

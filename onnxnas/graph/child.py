@@ -79,6 +79,14 @@ class Child:
         graph.ParseFromString(self._ask(b"i", _serialize(model), "shape inference"))
         return graph
 
+    def disagreement(self, model: ModelProto) -> str:
+        """What shape inference says of operands whose dimensions do not agree; '' where it finds none."""
+        try:
+            self._ask(b"v", _serialize(model), "shape inference")
+        except ModelError as error:
+            return str(error) if "ncompatible dimensions" in str(error) else ""
+        return ""
+
     def inline(self, model: ModelProto) -> ModelProto:
         """The model with all local functions inlined."""
         inlined = ModelProto()

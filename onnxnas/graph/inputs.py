@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxnas.errors import ModelError
-from onnxnas.graph.binding import SEQUENCE, SPATIAL
+from onnxnas.graph import binding
 from onnxnas.graph.model import Graph
 from onnxnas.types import Shape, TensorInfo
 
@@ -24,33 +24,10 @@ _PASS = frozenset(
 )
 
 
-# sizes that networks with an open dimension are often made for, tried in this order when the default is refused
-_SPATIAL_SIZES = (256, 320, 512, 640, 192, 128, 96, 64, 48, 32)
-_SEQUENCE_SIZES = (512, 256, 1024, 64, 32, 16, 8, 4000, 16000, 1)
-
-
 def other_shapes(graph: Graph) -> Iterator[dict[str, Shape]]:
-    """Shapes to give instead when a runtime refuses those that open dimensions are bound to by default.
-
-    All dimensions bound to the default of a picture's side or of a sequence's length change together; nothing is
-    yielded for a model without any.
-    """
+    """Shapes to give instead when a runtime refuses those that open dimensions are bound to (`binding.others`)."""
     declared = {name: graph.tensors[name].declared for name in graph.inputs}
-    bound = {name: graph.tensors[name].shape for name in graph.inputs}
-    for spatial, sequence in zip(_SPATIAL_SIZES, _SEQUENCE_SIZES, strict=True):
-        sizes = {SPATIAL: spatial, SEQUENCE: sequence}
-        found: dict[str, Shape] = {}
-        for name, dims in declared.items():
-            shape = bound[name]
-            if dims is None or shape is None:
-                continue
-            new = tuple(
-                s if isinstance(d, int) else sizes.get(s, s) for d, s in zip(dims, shape, strict=True)
-            )
-            if new != shape:
-                found[name] = new
-        if found:
-            yield found
+    return binding.others(declared, {name: graph.tensors[name].shape for name in graph.inputs})
 
 
 def example_inputs(

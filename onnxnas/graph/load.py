@@ -90,7 +90,9 @@ def _load(
     scopes = {**convert.scopes(proto.graph), **scopes}  # what was taken apart has nodes that were not there
     description["notes"] = (*notes, *more)
     bound = binding.bind(proto.graph, given)
-    inferred = canonical.infer(proto, bound, child)
+    inferred, at_once = canonical.infer(proto, bound, child)
+    if not given and not at_once:
+        bound, inferred = _fitting(proto, bound, inferred, child)
     return Graph(
         nodes=_nodes(proto, scopes),
         tensors=_tensors(proto.graph, inferred, bound),
@@ -102,6 +104,23 @@ def _load(
         source=description,
         model=proto,
     )
+
+
+def _fitting(
+    proto: ModelProto, bound: dict[str, Shape | None], inferred: dict[str, onnx.ValueInfoProto], child: Child
+) -> tuple[dict[str, Shape | None], dict[str, onnx.ValueInfoProto]]:
+    """Other sizes for open dimensions, and what follows from them, where the default ones disagree with the weights.
+
+    A table of 77 positions takes no 128 tokens. What came in is given back when no size of the list fits.
+    """
+    if not canonical.disagreement(proto, bound, child):
+        return bound, inferred
+    dims = {value.name: binding.declared(value) for value in binding.real_inputs(proto.graph)}
+    for shapes in binding.others(dims, bound):
+        other = binding.bind(proto.graph, shapes)
+        if not canonical.disagreement(proto, other, child):
+            return other, canonical.infer(proto, other, child)[0]
+    return bound, inferred
 
 
 def _digest(proto: ModelProto) -> str:

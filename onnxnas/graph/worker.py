@@ -1,10 +1,10 @@
 """The child process, in which onnx's native code first meets a model from outside.
 
 `python worker.py MEMORY SECONDS` (as a file: it needs onnx and nothing of this package) answers requests
-on standard input until it ends. A request is one byte of operation (c: check, i: infer shapes, f: inline
-local functions), eight bytes of length (little endian) and a serialized model. An answer is one byte
-(k: done, e: refused), eight bytes of length and a payload: nothing, a GraphProto that has only the
-inferred values, a model, or a message.
+on standard input until it ends. A request is one byte of operation (c: check, i: infer shapes, v: verify
+that shapes agree, f: inline local functions), eight bytes of length (little endian) and a serialized model.
+An answer is one byte (k: done, e: refused), eight bytes of length and a payload: nothing, a GraphProto that
+has only the inferred values, a model, or a message.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ def _answer(kind: bytes, payload: bytes) -> bytes:
 
         inlined: bytes = onnx.inliner.inline_local_functions(model).SerializeToString()
         return inlined
+    if kind == b"v":
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        return b""
     inferred = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     inferred.graph.ClearField("node")
     inferred.graph.ClearField("initializer")

@@ -18,6 +18,7 @@ from onnxnas import graph
 from onnxnas.errors import ModelError
 from onnxnas.graph.convert import since_version
 from onnxnas.testing import graphs
+from onnxnas.testing.builder import Builder
 from onnxnas.testing.strategies import cnns
 
 
@@ -289,3 +290,24 @@ def test_long_chain_is_linear() -> None:
     loaded = graph.load(chain(3000))
     assert len(loaded.nodes) == 3000
     assert loaded.tensors["y"].shape == (1, 4)
+
+
+def positions(rows: int) -> ModelProto:
+    """N x T x 6, to which as many rows of a table are added as there are tokens."""
+    b = Builder(0)
+    x = b.input("x", (5, 6))
+    zero, axis = b.weight("zero", np.array([0])), b.weight("axis", np.array([0]))
+    length = b.add("Shape", x, shape=(), start=1, end=2)
+    table = b.weight("table", b.normal(rows, 6))
+    model = b.finish(b.add("Add", x, b.add("Slice", table, zero, length, axis, shape=())))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_param = "T"
+    del model.graph.value_info[:]
+    return model
+
+
+def test_a_default_length_fits_the_tables() -> None:
+    assert graph.load(positions(200)).tensors["x"].shape == (1, 128, 6)
+    assert graph.load(positions(77)).tensors["x"].shape == (1, 64, 6)
+    assert graph.load(positions(77)).tensors["y"].shape == (1, 64, 6)
+    assert graph.load(positions(77), shapes={"x": (1, 128, 6)}).tensors["x"].shape == (1, 128, 6)
