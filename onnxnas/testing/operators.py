@@ -159,7 +159,8 @@ def _attended(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> in
         q = y  # what is packed is read as queries, keys and values of the size of the result
     size, made = (s[3] if len(s) == 4 else s[2] // heads for s in (q, y))
     steps, keys = (s[-2] if len(s) == 4 else s[1] for s in (q, k))
-    past = node.input[4] if len(node.input) > 4 and not node.domain else ""
+    place = {"Attention": 4, "GroupQueryAttention": 3, "MultiHeadAttention": 6}[node.op_type]
+    past = node.input[place] if len(node.input) > place else ""
     keys += shapes[past][2] if past else 0
     return q[0] * heads * steps * keys * (size + made)
 

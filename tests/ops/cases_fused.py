@@ -209,6 +209,33 @@ def gated(b: Builder, x: str) -> str:
     return b.add("GatedAdd", x, b.linear(x, 8, "other"), gate, **MICROSOFT)
 
 
+def cached(op: str, steps: int, **attributes: Any) -> Callable[[], onnx.ModelProto]:
+    """Keys and values of three tokens before; those of all are outputs, so that heads stay."""
+
+    def make() -> onnx.ModelProto:
+        b = Builder(0)
+        x = b.linear(b.input("x", (steps, 6)), 8)
+        operands = projections(b, x, 32, 32, 32)
+        past = [b.input(f"past_{name}", (2, 3, 16)) for name in "kv"]
+        inputs = [*operands, "", "", "", *past]
+        if op == "GroupQueryAttention":
+            mask, axis = b.input("mask", (3 + steps,), TensorProto.INT64), b.weight("axis", np.array([1]))
+            ones = b.add("ReduceSum", mask, axis, shape=(), keepdims=0)
+            last = b.add("Sub", ones, b.weight("one", np.array(1)))
+            last = b.add("Cast", last, to=TensorProto.INT32)
+            angles = (
+                b.weight(n, f(np.arange(72.0).reshape(9, 8) / 7)) for n, f in (("c", np.cos), ("s", np.sin))
+            )
+            inputs = [*operands, *past, last, b.weight("total", np.array(3 + steps, np.int32)), *angles]
+        y = b.add(op, *inputs, shape=(steps, 32), outputs=3, num_heads=2, **attributes, **MICROSOFT)
+        presents = [y.replace("output_0", f"output_{i}") for i in (1, 2)]
+        for name in presents:
+            b.shape[name] = (2, 3 + steps, 16)
+        return b.finish(b.linear(y, 4), *presents)
+
+    return make
+
+
 CORES: list[OperatorCase] = [
     OperatorCase("MultiHeadAttention", tokens(multi_head), groups=2),
     OperatorCase("MultiHeadAttention causal", tokens(causal), groups=2),
@@ -216,6 +243,8 @@ CORES: list[OperatorCase] = [
     OperatorCase("GroupQueryAttention turned", tokens(group_query(4, 4, do_rotary=1)), groups=2),
     OperatorCase("GroupQueryAttention packed", tokens(group_query(4, 2, True, do_rotary=1)), groups=2),
     OperatorCase("GroupQueryAttention local", tokens(group_query(4, 2, local_window_size=3)), groups=2),
+    OperatorCase("MultiHeadAttention cached", cached("MultiHeadAttention", 5, unidirectional=1)),
+    OperatorCase("GroupQueryAttention cached", cached("GroupQueryAttention", 1, kv_num_heads=2, do_rotary=1)),
     OperatorCase("RotaryEmbedding microsoft", tokens(turned), groups=2),
 ]
 
