@@ -7,7 +7,7 @@ cannot say, the core of attention, stays one operator: packed projections in fro
     SkipLayerNormalization   -> Add, (Add), LayerNormalization        and its simplified form
     EmbedLayerNormalization  -> Gather, Add, LayerNormalization
     FusedConv, FusedGemm     -> Conv or Gemm, (Add), activation
-    FusedMatMul              -> Transpose, MatMul, (Mul), (activation)
+    FusedMatMul              -> Transpose, MatMul, (Mul)
     Attention                -> MatMul, Add, Split, MultiHeadAttention
 """
 
@@ -208,7 +208,7 @@ def _numbered(p: Parts) -> list[float]:
 
 def _fused_matmul(p: Parts) -> bool:
     """alpha * op(A) op(B): the last two axes swapped (trans), the first put behind the batch (transBatch)."""
-    active, alpha, operands = _with_activation(p), float(p.attributes.get("alpha", 1.0)), []
+    alpha, operands = float(p.attributes.get("alpha", 1.0)), []
     for name, side in ((p.input(0), "A"), (p.input(1), "B")):
         swap, batch = (bool(p.attributes.get(f"trans{what}{side}", 0)) for what in ("", "Batch"))
         shape = p.shape(name)
@@ -220,13 +220,9 @@ def _fused_matmul(p: Parts) -> bool:
         if swap:
             perm[-2:] = perm[:-3:-1]
         operands.append(p.add("Transpose", name, perm=perm) if perm != sorted(perm) else name)
-    if active is None:
-        return False
-    y = p.add("MatMul", *operands, to=["" if active or alpha != 1 else p.output(0)])
+    y = p.add("MatMul", *operands, to=["" if alpha != 1 else p.output(0)])
     if alpha != 1:
-        y = p.add("Mul", y, p.constant("alpha", alpha, p.input(0)), to=["" if active else p.output(0)])
-    if active:
-        _activation(p, y, _numbered(p), p.output(0))
+        p.add("Mul", y, p.constant("alpha", alpha, p.input(0)), to=[p.output(0)])
     return True
 
 
@@ -263,7 +259,6 @@ EXPANSIONS: dict[str, Expansion] = {
     "FusedGemm": _fused_gemm,
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
-    "FusedMatMulActivation": _fused_matmul,
     "BiasAdd": _bias_add,
     "GatedAdd": _gated_add,
     "BiasSplitGelu": _bias_split_gelu,

@@ -146,8 +146,7 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
 
 
 _PRODUCTS = frozenset(
-    ("Conv", "ConvTranspose", "Gemm", "MatMul")
-    + ("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation")
+    ("Conv", "ConvTranspose", "Gemm", "MatMul") + ("Attention", "FusedConv", "FusedGemm", "FusedMatMul")
 )
 _PASSING = frozenset(("Constant", "Identity", "Cast", "Transpose", "QuantizeLinear", "DequantizeLinear"))
 _QUANTISED = frozenset(

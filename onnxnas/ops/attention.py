@@ -47,12 +47,7 @@ def _flow(flow: Flow, node: Node) -> None:
     for index, ids in ((_MASK, queries), (_PAST_KEY, keys), (_PAST_VALUE, values)):
         if name := optional(node, index):
             heads.mask(flow, node, name, ids)
-    for output, ids in zip(node.outputs, (queries, keys, values, queries), strict=False):
-        shape = flow.shape(output)
-        if output and shape is None:
-            flow.labels.freeze(ids, node.name, f"the shape of '{output}' is unknown")
-        elif output and shape is not None:
-            flow.set(output, heads.layout(ids, shape))
+    heads.outputs(flow, node, queries, keys, values, queries)
 
 
 def _edits(node: Node, kept: Kept) -> list[Edit]:

@@ -47,6 +47,16 @@ def layout(ids: Ids, shape: Shape) -> list[Factor]:
     return [Factor((axis,), spread)] if spread.size > 1 and (spread >= 0).any() else []
 
 
+def outputs(flow: Flow, node: Node, *ids: Ids) -> None:
+    """Heads of the result, of the keys and of the values that are kept for later, of the scores."""
+    for output, own in zip(node.outputs, ids, strict=False):
+        shape = flow.shape(output) if output else None
+        if shape is not None:
+            flow.set(output, layout(own, shape))
+        elif output:
+            flow.labels.freeze(own, node.name, f"the shape of '{output}' is unknown")
+
+
 def grouped(flow: Flow, node: Node, queries: Ids, *shared: Ids) -> None:
     """Join each head of keys and values with the query heads that read it, as many for each.
 

@@ -31,16 +31,6 @@ Constants = Mapping[int, NDArray[Any]]
 DOMAIN = "com.microsoft"
 
 
-def _outputs(flow: Flow, node: Node, *ids: Ids) -> None:
-    """Heads of the result, of the keys and of the values that are kept for later, of the scores."""
-    for output, own in zip(node.outputs, ids, strict=False):
-        shape = flow.shape(output) if output else None
-        if shape is not None:
-            flow.set(output, heads.layout(own, shape))
-        elif output:
-            flow.labels.freeze(own, node.name, f"the shape of '{output}' is unknown")
-
-
 def _bind(flow: Flow, node: Node, places: Mapping[int, Ids]) -> None:
     """Inputs that may have a value for each head."""
     for index, ids in places.items():
@@ -69,7 +59,7 @@ def _multi_flow(flow: Flow, node: Node) -> None:
         )
     flow.freeze(optional(node, 4), node, "tokens cannot go")
     _bind(flow, node, {5: queries, 6: queries, 7: queries})
-    _outputs(flow, node, *(queries,) * 4)
+    heads.outputs(flow, node, *(queries,) * 4)
 
 
 def _multi_edits(node: Node, kept: Kept) -> list[Edit]:
@@ -150,7 +140,7 @@ def _group_flow(flow: Flow, node: Node) -> None:
     _bind(flow, node, {3: keys, 4: values, 10: queries})
     if sink := optional(node, 11):
         heads.bind_axis(flow, node, sink, -1, queries)
-    _outputs(flow, node, queries, keys, values, queries)
+    heads.outputs(flow, node, queries, keys, values, queries)
 
 
 def _packed(flow: Flow, node: Node, own: int, shared: int) -> tuple[Ids, Ids, Ids]:

@@ -236,6 +236,18 @@ def cached(op: str, steps: int, **attributes: Any) -> Callable[[], onnx.ModelPro
     return make
 
 
+def attention_cached() -> onnx.ModelProto:
+    """Attention whose keys and values, of before and of all, are stacked: 2 x N x heads x tokens x size."""
+    b = Builder(0)
+    x = b.linear(b.input("x", (5, 6)), 8)
+    past = b.input("past", (2, 2, 3, 8))
+    first = b.add("Transpose", past, perm=[1, 0, 2, 3, 4])
+    inputs = [x, b.weight("w", b.normal(8, 48, scale=0.3)), b.weight("b", b.normal(48)), "", first]
+    y = b.add("Attention", *inputs, shape=(5, 16), outputs=2, num_heads=2, unidirectional=1, **MICROSOFT)
+    present = b.add("Transpose", y.replace("output_0", "output_1"), perm=[1, 0, 2, 3, 4], shape=(2, 2, 8, 8))
+    return b.finish(b.linear(y, 4), present)
+
+
 CORES: list[OperatorCase] = [
     OperatorCase("MultiHeadAttention", tokens(multi_head), groups=2),
     OperatorCase("MultiHeadAttention causal", tokens(causal), groups=2),
@@ -253,6 +265,7 @@ APART: list[OperatorCase] = [
     OperatorCase(
         "Attention wide", tokens(attention(8, 8, 24, qkv_hidden_sizes=[8, 8, 24], scale=0.7)), groups=2
     ),
+    OperatorCase("Attention cached", attention_cached),
     OperatorCase("Attention causal", tokens(attention(16, 16, 16, unidirectional=1), opset=11), groups=2),
     OperatorCase("SkipLayerNormalization", skipping(), groups=3),
     OperatorCase("SkipLayerNormalization 14", skipping(opset=14), groups=3, zeros=False),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from onnxnas.analysis import analyse
 from onnxnas.errors import ModelError
-from onnxnas.graph import load
+from onnxnas.graph import example_inputs, load
 from onnxnas.testing.builder import Builder
-from onnxnas.testing.operators import OperatorCase, check_case
+from onnxnas.testing.operators import OperatorCase, check_case, run_onnx
 from tests.ops.cases_fused import APART, MICROSOFT, embedded, fused_conv, skipping
 from tests.ops.networks import image, tokens
 
@@ -61,6 +63,21 @@ def test_shapes_that_need_several_passes_are_found() -> None:
     del model.graph.value_info[:]
     loaded = load(model)
     assert all(loaded.tensors[output].shape is not None for node in loaded.nodes for output in node.outputs)
+
+
+def test_what_only_other_processors_have_computes_what_its_text_says() -> None:
+    """ONNX Runtime has no kernels for these on a CPU: numpy is the oracle."""
+    b = Builder(0)
+    x, bias = b.input("x", (5, 8)), b.normal(8)
+    split = b.add("BiasSplitGelu", x, b.weight("bias", bias), shape=(5, 4), **MICROSOFT)
+    added = b.add("BiasAdd", x, b.weight("bias", bias), b.input("skip", (5, 8)), **MICROSOFT)
+    loaded = load(b.finish(split, added))
+    feeds = example_inputs(loaded)
+    left, right = np.split(feeds["x"] + bias, 2, axis=-1)
+    gelu = right / 2 * (1 + np.vectorize(math.erf)(right / math.sqrt(2)))
+    found = run_onnx(loaded.model, feeds)
+    np.testing.assert_allclose(found[0], left * gelu, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], feeds["x"] + bias + feeds["skip"], rtol=1e-5)
 
 
 def test_what_is_behind_a_sum_is_skipped_with_it() -> None:
