@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxnas.errors import ModelError
 from onnxnas.ops.registry import register
 from onnxnas.ops.reshape_transpose import reshaped
 from onnxnas.ops.spec import BatchNorm, Flow, Kept, OpSpec, TorchFunction
@@ -67,6 +68,8 @@ def _coordinates(mode: str, n_in: int, n_out: int, scale: float) -> NDArray[np.f
         return i * (n_in - 1) / max(n_out - 1, 1)
     if mode == "asymmetric":
         return i / scale
+    if mode == "tf_half_pixel_for_nn":
+        return (i + 0.5) / scale
     if mode == "pytorch_half_pixel" and n_out == 1:
         return np.zeros(1)
     if mode == "half_pixel_symmetric":
@@ -114,6 +117,11 @@ def _weights(node: Node, n_in: int, n_out: int, scale: float) -> NDArray[np.floa
 def _resize_torch(node: Node, constants: Constants, mode: BatchNorm) -> TorchFunction:
     import torch
 
+    if node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise ModelError(
+            f"node {node.name!r}: {node.op_type} by tf_crop_and_resize, which cuts out a region, has no torch "
+            "function; the model can be pruned and measured, but not trained"
+        )
     matrices: dict[tuple[int, int, float], Tensor] = {}
 
     def resize(inputs: Sequence[Any]) -> Tensor:

@@ -251,6 +251,7 @@ CASES: list[OperatorCase] = [
     *(OperatorCase(f"Pad {mode}", image(pad_mode(mode))) for mode in ("reflect", "edge")),
     resize("nearest", "asymmetric", False, nearest_mode="floor"),
     resize("nearest", "half_pixel", True),
+    resize("nearest", "tf_half_pixel_for_nn", False, nearest_mode="floor", opset=11),
     resize("linear", "half_pixel", True),
     resize("linear", "align_corners", True),
     resize("linear", "pytorch_half_pixel", False),

@@ -298,7 +298,7 @@ def pool(op: str, shape: Sequence[int], opset: int = 17, **attributes: Any) -> O
     )
 
 
-def resize(mode: str, place: str, sizes: bool, **attributes: Any) -> OperatorCase:
+def resize(mode: str, place: str, sizes: bool, opset: int = 17, **attributes: Any) -> OperatorCase:
     def middle(b: Builder, x: str) -> str:
         empty = b.weight("roi", np.zeros(0, np.float32))
         settings = {"mode": mode, "coordinate_transformation_mode": place, **attributes}
@@ -308,7 +308,7 @@ def resize(mode: str, place: str, sizes: bool, **attributes: Any) -> OperatorCas
         scales = b.weight("scales", np.array([1, 1, 2, 1.5], np.float32))
         return b.add("Resize", x, empty, scales, shape=(8, 16, 12), **settings)
 
-    return OperatorCase(f"Resize {mode} {place}", image(middle, opset=18 if sizes else 17))
+    return OperatorCase(f"Resize {mode} {place}", image(middle, opset=18 if sizes else opset))
 
 
 def upsample(b: Builder, x: str) -> str:

@@ -114,6 +114,12 @@ def test_difference() -> None:
     a, b = np.array([1.0, -4.0]), np.array([1.5, -4.0])
     assert difference([a], [b]) == {"max_abs": 0.5, "max_rel": 0.125}
     assert difference([b, a], [b, b])["max_rel"] == 0.125  # the worst output counts
+    near_zero = np.array([1e-5]), np.array([1.1e-5])  # a score of a detector that sees nothing
+    far = np.array([100.0]), np.array([100.01])
+    assert difference([near_zero[0]], [near_zero[1]])["max_rel"] == pytest.approx(1 / 11)
+    both = difference([near_zero[0], far[0]], [near_zero[1], far[1]])
+    assert both["max_rel"] == pytest.approx(0.01 / 100.01)
+    assert both["max_abs"] == pytest.approx(0.01)
     assert difference([np.array([np.nan])], [np.array([np.nan])])["max_rel"] == 0.0
     assert difference([np.array([np.nan])], [np.array([1.0])])["max_rel"] == math.inf
     assert difference([a], [a[:1]])["max_rel"] == math.inf
