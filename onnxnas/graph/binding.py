@@ -78,6 +78,7 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
                     f"shape {list(shape)} of input {name!r}: {dim!r} would be {size} and {symbols[dim]}"
                 )
     weights = _features(graph)
+    states = _batches_of_states(inputs)
     bound: dict[str, Shape | None] = dict(fixed)
     for name, dims in inputs.items():  # dimensions in first place name the batch
         if dims and isinstance(dims[0], str) and name not in fixed and not _known(dims[0]) and len(dims) > 1:
@@ -91,6 +92,8 @@ def bind(graph: GraphProto, given: Mapping[str, Sequence[int]] | None) -> dict[s
         sizes: list[int] = []
         for axis, dim in enumerate(dims):
             known = _evaluate(dim, symbols) if isinstance(dim, str) else dim
+            if known is None and (name, axis) in states:
+                known = BATCH
             if known is None:
                 known = weights.get((name, axis)) or _default(dim, axis, len(dims))
             if isinstance(dim, str):
@@ -168,6 +171,19 @@ def _default(dim: int | str | None, axis: int, rank: int) -> int:
     if axis == 0:
         return BATCH
     return SPATIAL if rank >= 4 else SEQUENCE
+
+
+def _batches_of_states(inputs: Mapping[str, Declared | None]) -> set[tuple[str, int]]:
+    """(input, axis) where a state, layers x batch x units, has the batch: beside inputs that begin with it."""
+    begins = any(dims and len(dims) > 1 and not isinstance(dims[0], int) for dims in inputs.values())
+    return {
+        (name, 1)
+        for name, dims in inputs.items()
+        if dims is not None
+        and [isinstance(d, int) for d in dims] == [True, False, True]
+        and begins
+        and not (isinstance(dims[1], str) and _known(dims[1]))
+    }
 
 
 def _evaluate(symbol: str, symbols: Mapping[str, int]) -> int | None:

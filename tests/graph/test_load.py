@@ -311,3 +311,28 @@ def test_a_default_length_fits_the_tables() -> None:
     assert graph.load(positions(77)).tensors["x"].shape == (1, 64, 6)
     assert graph.load(positions(77)).tensors["y"].shape == (1, 64, 6)
     assert graph.load(positions(77), shapes={"x": (1, 128, 6)}).tensors["x"].shape == (1, 128, 6)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ([2, None, 8], (2, 1, 8)),
+        ([2, "unk__1", 8], (2, 1, 8)),
+        ([2, "seq", 8], (2, 128, 8)),
+        ([2, None, None], (2, 128, 128)),
+    ],
+)
+def test_state_without_names_has_the_batch_in_the_middle(
+    state: list[int | str | None], expected: tuple[int, ...]
+) -> None:
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name, dims in (("input", [None, None]), ("state", state), ("y", None), ("z", None))
+    ]
+    nodes = [helper.make_node("Neg", ["input"], ["y"]), helper.make_node("Neg", ["state"], ["z"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:2], values[2:]), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    loaded = graph.load(model)
+    assert loaded.tensors["input"].shape == (1, 128)
+    assert loaded.tensors["state"].shape == expected
