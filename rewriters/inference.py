@@ -17,7 +17,7 @@ from onnx import TypeProto, numpy_helper
 
 from rewriters import microsoft
 from rewriters.skeleton import captures
-from rewriters.symbols import Dim, Element, is_known
+from rewriters.symbols import Dim, Element, is_known, product
 
 LIKE_INPUT = {("", "GroupNormalization"), ("", "MeanVarianceNormalization")}
 """(domain, operator) of which onnx infers nothing: defined by a function; the output is like the first input."""
@@ -101,6 +101,8 @@ class Types:
             return {} if first is None else {node.output[0]: first}
         if domain == microsoft.DOMAIN and node.op_type in microsoft.SHAPES:
             return self._microsoft(node)
+        if domain == "ai.onnx.ml" and (own := self._classical(node)) is not None:
+            return {node.output[0]: own}
         version = self._versions.get(domain)
         if version is None or not onnx.defs.has(node.op_type, version, domain):
             return {}
@@ -133,3 +135,20 @@ class Types:
                 dims = [self.name(d) if isinstance(d, Dim) else int(d) for d in shape]
                 found[name] = onnx.helper.make_tensor_type_proto(element, dims)
         return found
+
+    def _classical(self, node: onnx.NodeProto) -> TypeProto | None:
+        """What onnx does not infer of scikit-learn's operators: scaled features, and entries taken from a vector."""
+        shapes = [self.shape(name) for name in node.input]
+        if None in shapes:
+            return None
+        first, *others = (list(shape or ()) for shape in shapes)
+        element = self.element(node.input[0])
+        if node.op_type in ("Normalizer", "Scaler"):
+            element = onnx.TensorProto.FLOAT
+        elif node.op_type == "ArrayFeatureExtractor" and len(first) == 1:
+            first = [1, product(others[0])]
+        else:
+            return None
+        return onnx.helper.make_tensor_type_proto(
+            element, [self.name(d) if isinstance(d, Dim) else d for d in first]
+        )

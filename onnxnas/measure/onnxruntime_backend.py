@@ -84,6 +84,16 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+        for output in session.get_outputs():
+            if not output.type.startswith("tensor("):
+                hint = (
+                    "; convert scikit-learn models with the option zipmap=False"
+                    if "map(" in output.type
+                    else ""
+                )
+                raise ModelError(
+                    f"output {output.name!r} is a {output.type}; only tensors can be compared{hint}"
+                )
         return _Session(session)
 
 

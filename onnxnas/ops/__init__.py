@@ -6,6 +6,7 @@ from onnxnas.ops.spec import OpSpec
 # Importing a family registers its operators.
 from onnxnas.ops import (  # isort: skip
     attention as attention,
+    classical as classical,
     concat_split as concat_split,
     control as control,
     conv as conv,

@@ -14,7 +14,7 @@ import onnx
 import onnx.reference
 import pytest
 
-from onnxnas.errors import ConfigError
+from onnxnas.errors import ConfigError, ModelError
 from onnxnas.measure import Runtime, Target, get_runtime, resolve_settings, tiny
 from onnxnas.measure.onnxruntime_backend import OnnxRuntime
 from onnxnas.testing.runtimes import RuntimeConformance, affine
@@ -42,6 +42,24 @@ class TestOnnxRuntime(RuntimeConformance):
         options = session._session.get_session_options()
         assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+    def test_outputs_that_are_no_tensors_are_refused(self) -> None:
+        """As a scikit-learn classifier has them: for each sample a map from class to probability."""
+        x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2])
+        kind = onnx.helper.make_map_type_proto(
+            onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+        )
+        y = onnx.helper.make_value_info("chances", onnx.helper.make_sequence_type_proto(kind))
+        node = onnx.helper.make_node(
+            "ZipMap", ["x"], ["chances"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+        )
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "g", [x], [y]),
+            opset_imports=[onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 1)],
+            ir_version=8,
+        )
+        with pytest.raises(ModelError, match=r"'chances' is a seq\(map.*zipmap=False"):
+            OnnxRuntime().load(model.SerializeToString(), {})
 
     @pytest.mark.parametrize(
         ("name", "value", "expected"),

@@ -7,6 +7,7 @@ import numpy as np
 from onnxnas.testing.operators import OperatorCase
 from tests.ops import (
     cases_attention,
+    cases_classical,
     cases_control,
     cases_detection,
     cases_elementwise,
@@ -274,6 +275,7 @@ CASES: list[OperatorCase] = [
     plain("Range", ranges, 1),
     OperatorCase("Shape Size", tokens(size), zeros=False),
     *cases_attention.CASES,
+    *cases_classical.CASES,
     *cases_control.CASES,
     *cases_detection.CASES,
     *cases_elementwise.CASES,
