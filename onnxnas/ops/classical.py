@@ -1,4 +1,4 @@
-"""Operators of the domain ai.onnx.ml that stand before and behind a scikit-learn network: scaled features, class labels."""
+"""Operators of the domain ai.onnx.ml around a scikit-learn network: scaled features, class labels."""
 
 from __future__ import annotations
 
