@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxnas.analysis.bodies import find_bodies
 from onnxnas.analysis.depth import find_blocks
 from onnxnas.analysis.kernel import find_kernels
 from onnxnas.analysis.width import UnitLabels, find_groups
@@ -28,6 +29,5 @@ def analyse(graph: Graph, *, smallest_kernel: int = 3) -> Analysis:
     blocks, block_refusals = find_blocks(graph)
     groups, labels, width_refusals = find_groups(graph)
     kernels, kernel_refusals = find_kernels(graph, smallest=smallest_kernel)
-    return Analysis(
-        graph, blocks, groups, kernels, (*block_refusals, *width_refusals, *kernel_refusals), labels
-    )
+    frozen = (*block_refusals, *width_refusals, *kernel_refusals, *find_bodies(graph))
+    return Analysis(graph, blocks, groups, kernels, frozen, labels)
