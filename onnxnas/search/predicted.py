@@ -7,7 +7,7 @@
 
 | name | begins with | each round measures |
 |---|---|---|
-| `concurrent` | one generation | half a generation, so that predictors are fitted again often |
+| `concurrent` | two thirds of a generation | a third of one, so that predictors are fitted again often |
 | `full` | `samples` candidates | the whole front as predicted |
 
 (ConcurrentNAS / LINAS and the full search before it: Cummings et al., A hardware-aware framework for accelerating
@@ -39,7 +39,8 @@ LEAST = 8  # measured candidates, below which nothing is predicted; candidates o
 
 def concurrent(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> PredictedSearch:
     """Predictors are fitted again after every few measurements."""
-    return PredictedSearch(problem, settings, rng, settings.population, max(LEAST, settings.population // 2))
+    third = max(LEAST, settings.population // 3)
+    return PredictedSearch(problem, settings, rng, 2 * third, third)
 
 
 def full(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> PredictedSearch:

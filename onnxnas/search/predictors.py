@@ -12,6 +12,7 @@ How good a predictor is, is never assumed: `Score` compares its answers with tri
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from onnxnas.plugins import is_reference, load_object
 
 Floats = NDArray[np.float64]
 FOLDS = 5
-FEW = 100  # samples below which trees have nothing to split
+MANY = 400  # samples up to which a Gaussian process is fitted in a second or two
 
 
 class Fitted(Protocol):
@@ -75,6 +76,15 @@ def _svr() -> Predictor:
     return _scaled(SVR(C=30.0, epsilon=0.02))
 
 
+def _gp() -> Predictor:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    smooth = ConstantKernel(1.0, (1e-2, 1e3)) * Matern(5.0, (1.0, 1e2), nu=2.5)
+    noise = WhiteKernel(0.05, (1e-4, 1.0))
+    return _scaled(GaussianProcessRegressor(smooth + noise, random_state=0))
+
+
 def _trees() -> Predictor:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -97,7 +107,12 @@ def _scaled(model: Any) -> Predictor:
     return scaled
 
 
-PREDICTORS: Mapping[str, Callable[[], Predictor]] = {"ridge": _ridge, "svr": _svr, "trees": _trees}
+PREDICTORS: Mapping[str, Callable[[], Predictor]] = {
+    "gp": _gp,
+    "ridge": _ridge,
+    "svr": _svr,
+    "trees": _trees,
+}
 
 
 def make_predictor(name: str) -> Predictor:
@@ -134,14 +149,18 @@ class Transferred:
 
 
 def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> tuple[str, Predictor]:
-    """A predictor fitted to all of n values; `auto` takes the one with the least cross-validated error.
+    """A predictor fitted to all of n values.
+
+    `auto` is a Gaussian process up to `MANY` values: cross-validation of few chooses by chance, and a search that
+    changes its predictor from round to round does worse (docs/search.md). Above, it is the one of the others with the
+    least cross-validated error; a Gaussian process takes time with the cube of n.
 
     The last `elsewhere` features are said to be figures of the same candidates in another place; `auto` then also
     tries what corrects them (`Transferred`). Raises ConfigError for an unknown name.
     """
     if name != "auto":
         return name, _fitted(make_predictor(name), features, values)
-    names = [n for n in PREDICTORS if n != "trees" or len(values) >= FEW]
+    names = [n for n in PREDICTORS if (n == "gp") == (len(values) <= MANY)]
     makers: dict[str, Callable[[], Predictor]] = {n: PREDICTORS[n] for n in names}
     if elsewhere:
         makers = {
@@ -149,7 +168,7 @@ def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> t
             **makers,
         }
     chosen = next(iter(makers))
-    if len(values) >= 2 * FOLDS:
+    if len(makers) > 1 and len(values) >= 2 * FOLDS:
         chosen = min(makers, key=lambda n: _error(makers[n], features, values))
     return chosen, _fitted(makers[chosen](), features, values)
 
@@ -159,10 +178,17 @@ def _transferred(elsewhere: int, name: str) -> Predictor:
 
 
 def _fitted(model: Predictor, features: Floats, values: Floats) -> Predictor:
-    """scikit-learn's support vectors draw a number from numpy's global generator, which is put back."""
+    """scikit-learn's support vectors draw a number from numpy's global generator, which is put back.
+
+    That a length scale or the noise of a Gaussian process ends at its bound is no news.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
     state = np.random.get_state()
     try:
-        model.fit(features, values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(features, values)
     finally:
         np.random.set_state(state)
     return model

@@ -9,7 +9,7 @@ from onnxnas.errors import ConfigError
 from onnxnas.search import Frame, Genotype, Problem, SearchSettings, hypervolume, make_algorithm
 from onnxnas.search.features import Features
 from onnxnas.search.predicted import PredictedSearch
-from onnxnas.search.predictors import PREDICTORS, fitted, make_predictor, score
+from onnxnas.search.predictors import MANY, PREDICTORS, fitted, make_predictor, score
 from onnxnas.testing.algorithms import AlgorithmConformance, residual_space
 from tests.search.search_fakes import NETWORK, FakeSpace, NetworkEvaluator
 
@@ -45,20 +45,19 @@ def steps(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_every_predictor_learns(name: str) -> None:
     x, y = steps(300, 0)
-    model = make_predictor(name)
-    model.fit(x, y)
+    model = fitted(name, x, y)[1]
     fresh, truth = steps(200, 1)
     found = score(model.predict(fresh), truth)
     assert found.spearman > 0.85
     assert found.mape < 10
-    again = make_predictor(name)
-    again.fit(x, y)
+    again = fitted(name, x, y)[1]
     np.testing.assert_array_equal(again.predict(fresh), model.predict(fresh))
 
 
 def test_the_best_is_chosen_by_what_it_has_not_seen() -> None:
     rng = np.random.default_rng(2)
-    x = rng.uniform(-1, 1, (200, 5))
+    x = rng.uniform(-1, 1, (MANY + 50, 5))
+    assert fitted("auto", x[:200], x[:200] @ [1.0, 2, 3, 4, 5])[0] == "gp"
     assert fitted("auto", x, x @ [1.0, 2, 3, 4, 5])[0] == "ridge"
     assert fitted("auto", x, np.sin(4 * x[:, 0]) + x[:, 1] ** 2)[0] in ("svr", "trees")
     assert fitted("trees", x, x[:, 0])[0] == "trees"
