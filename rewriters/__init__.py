@@ -14,6 +14,7 @@ from rewriters.edits import (
     SetAttribute,
     SetInitializer,
 )
+from rewriters.parts import Parts
 from rewriters.unfuse import name_domains
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FoldBatchNorm",
     "InsertBatchNorm",
     "Keep",
+    "Parts",
     "Refusal",
     "ReplaceConstant",
     "Rewriter",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
 from rewriters.base import Refusal, Rewriter, Rewritten, perform
 from rewriters.batchnorm import fold_batchnorm, foldable, insert_batchnorm
@@ -25,6 +24,7 @@ from rewriters.edits import (
     SetInitializer,
 )
 from rewriters.kernel import crop_kernel
+from rewriters.parts import Parts
 from rewriters.slice import keep, replace_constant, set_attribute, set_initializer
 from rewriters.surgery import Surgery
 
@@ -41,12 +41,11 @@ ORDER: tuple[tuple[type, Rewriter[Any]], ...] = (
 )
 
 
-def apply(
-    model: onnx.ModelProto, edits: Sequence[Edit], read: Mapping[str, NDArray[Any]] | None = None
-) -> Rewritten | Refusal:
+def apply(model: onnx.ModelProto | Parts, edits: Sequence[Edit]) -> Rewritten | Refusal:
     """Perform `edits` on a copy of `model`, which is never modified.
 
-    `read` may hold initializers of `model` as arrays, by name, to save reading them again.
+    Of a protobuf the result is a protobuf that shares nothing with model or edits; `Parts` give parts, which hold
+    the arrays of both until they are written.
 
     All edits refer to `model` as given, whatever their order; only `SetInitializer` comes last. The result
     has no dead nodes, unused initializers or value_info; its nodes are in topological order with unique
@@ -61,9 +60,34 @@ def apply(
         if type(edit) not in kinds:
             raise TypeError(f"not an edit: {edit!r}")
     try:
-        surgery = Surgery(model, read)
+        surgery = Surgery(model)
     except ValueError as problem:
         return Refusal(str(problem), "")
+    result = _perform(surgery, edits)
+    return result if isinstance(model, Parts) else _whole(result)
+
+
+def fold_all(model: onnx.ModelProto | Parts) -> Rewritten | Refusal:
+    """Fold every BatchNormalization that can be; `done` also says which could not and why."""
+    try:
+        surgery = Surgery(model)
+    except ValueError as problem:
+        return Refusal(str(problem), "")
+    edits, kept = foldable(surgery)
+    result = _perform(surgery, edits)
+    if isinstance(result, Rewritten):
+        result = Rewritten(result.parts, (*result.done, *kept))
+    return result if isinstance(model, Parts) else _whole(result)
+
+
+def _whole(result: Rewritten | Refusal) -> Rewritten | Refusal:
+    """The result with its protobuf made, before anybody changes an array that went into it."""
+    if isinstance(result, Rewritten):
+        _ = result.model
+    return result
+
+
+def _perform(surgery: Surgery, edits: Sequence[Edit]) -> Rewritten | Refusal:
     done: list[str] = []
     for kind, rewriter in ORDER:
         result = perform(rewriter, surgery, [edit for edit in edits if type(edit) is kind])
@@ -75,17 +99,7 @@ def apply(
         return Refusal("the edits make a circle: a bypass leads back to what it skips", circle)
     out = surgery.close()
     if edits:
-        reason, node = settle(out, model)
+        reason, node = settle(out, surgery.parts)
         if reason:
             return Refusal(reason, node)
     return Rewritten(out, tuple(done))
-
-
-def fold_all(model: onnx.ModelProto) -> Rewritten | Refusal:
-    """Fold every BatchNormalization that can be; `done` also says which could not and why."""
-    try:
-        edits, kept = foldable(model)
-    except ValueError as problem:
-        return Refusal(str(problem), "")
-    result = apply(model, edits)
-    return result if isinstance(result, Refusal) else Rewritten(result.model, (*result.done, *kept))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import onnx
 
+from rewriters.parts import Parts
 from rewriters.surgery import Surgery
 
 E_contra = TypeVar("E_contra", contravariant=True)
@@ -28,10 +30,15 @@ class Refusal:
 
 @dataclass(frozen=True, eq=False)
 class Rewritten:
-    """The new model, and one sentence for each thing done."""
+    """The new model in its parts, and one sentence for each thing done."""
 
-    model: onnx.ModelProto
+    parts: Parts
     done: tuple[str, ...]
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The new model as one protobuf, weights copied into it."""
+        return self.parts.proto()
 
 
 class Rewriter(Protocol[E_contra]):
@@ -40,8 +47,8 @@ class Rewriter(Protocol[E_contra]):
     Contract:
     - `edits` are all of one class and refer to the model before any edit; `surgery.node` and
       `surgery.tensor` resolve names of that model, whatever has been rewired since.
-    - Only the surgery's graph may be changed, and only in memory that it owns: arrays taken from it are
-      replaced, never written into.
+    - Only the surgery's graph may be changed, and only in memory that it owns: arrays and attribute values
+      taken from it are replaced, never written into. Nothing of the graph is held on to.
     - Returns one sentence for each edit, in order; or a `Refusal`, never an exception, for anything that
       the model or the edit is to blame for.
     - Node and tensor names that stay keep their meaning; new names come from `surgery.fresh`.

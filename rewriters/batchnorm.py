@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
 from rewriters.base import Refusal
 from rewriters.edits import FoldBatchNorm, InsertBatchNorm
-from rewriters.surgery import Array, Surgery
+from rewriters.parts import Array
+from rewriters.surgery import Surgery
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
 
@@ -164,9 +164,8 @@ def _output_axis(surgery: Surgery, layer: Any) -> int:
     return 0 if surgery.attribute(layer, "transB", 0) else 1
 
 
-def foldable(model: onnx.ModelProto) -> tuple[list[FoldBatchNorm], list[str]]:
-    """The edits that fold each BatchNormalization of `model` that can be, and why the others cannot."""
-    surgery = Surgery(model)
+def foldable(surgery: Surgery) -> tuple[list[FoldBatchNorm], list[str]]:
+    """The edits that fold each BatchNormalization that can be, and why the others cannot."""
     edits, kept, layers = [], [], set()
     for node in surgery.graph.nodes:
         if node.op != "BatchNormalization":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
 
 from rewriters.surgery import Surgery
 
@@ -47,26 +46,17 @@ def in_order(reads: Sequence[Sequence[int]]) -> list[int]:
 def clean(surgery: Surgery) -> str:
     """Drop nodes that no output needs and sort the rest; the name of a node on a circle, or ''."""
     graph = surgery.graph
-    makers = {id(t): i for i, n in enumerate(graph.nodes) for t in n.outputs if not t.is_empty()}
-    needed = alive(
-        [_sources(node, makers) for node in graph.nodes],
-        [makers[id(t)] for t in graph.outputs if id(t) in makers],
-    )
-    nodes = [node for i, node in enumerate(graph.nodes) if i in needed]
-    makers = {id(t): i for i, n in enumerate(nodes) for t in n.outputs if not t.is_empty()}
-    ordered = in_order([_sources(node, makers) for node in nodes])
-    if len(ordered) < len(nodes):
-        stuck = nodes[min(set(range(len(nodes))) - set(ordered))]
+    makers = {id(t): i for i, node in enumerate(graph.nodes) for t in node.outputs}
+    reads = [
+        sorted({makers[id(t)] for t in surgery.read_by(node) if id(t) in makers}) for node in graph.nodes
+    ]
+    needed = alive(reads, [makers[id(t)] for t in graph.outputs if id(t) in makers])
+    if all(sources[-1] < i for i, sources in enumerate(reads) if sources):
+        ordered = sorted(needed)
+    else:
+        ordered = [i for i in in_order(reads) if i in needed]
+    if len(ordered) < len(needed):
+        stuck = graph.nodes[min(needed.difference(ordered))]
         return str(stuck.name or stuck.op)
-    graph.nodes = [nodes[i] for i in ordered]
+    graph.nodes = [graph.nodes[i] for i in ordered]
     return ""
-
-
-def _sources(node: Any, makers: dict[int, int]) -> list[int]:
-    """The numbers of the nodes whose outputs `node` reads, in its bodies too, each once."""
-    tensors = list(node.inputs)
-    for body in node.subgraphs(recursive=True):
-        for inner in body.nodes:
-            tensors.extend(inner.inputs)
-        tensors.extend(body.outputs)
-    return sorted({makers[id(t)] for t in tensors if id(t) in makers})

@@ -5,30 +5,32 @@ Weights above a few hundred numbers take part as typed inputs, so the size of th
 
 from __future__ import annotations
 
+import math
 import re
 
 import onnx
 from onnx import TensorProto
 
+from rewriters import arrays
+from rewriters.parts import Parts
 from rewriters.skeleton import strip
 
 _SHOWN = 256  # elements up to which inference may need the numbers themselves
 _CULPRIT = re.compile(r"node name: ([^)]*)\)")
 
 
-def infer(model: onnx.ModelProto) -> onnx.ModelProto | str:
+def infer(model: Parts) -> onnx.ModelProto | str:
     """`model` without large weights but with inferred types, whatever it declares for its outputs; or the error."""
-    small = strip(model, initializers=False)
-    for tensor in model.graph.initializer:
-        count = 1
-        for size in tensor.dims:
-            count *= size
-        if count <= _SHOWN and tensor.data_location != TensorProto.EXTERNAL:
-            small.graph.initializer.append(tensor)
+    small = strip(model.structure, initializers=False)
+    for name, weight in model.weights.items():
+        kind, shape = arrays.form(weight)
+        elsewhere = isinstance(weight, TensorProto) and weight.data_location == TensorProto.EXTERNAL
+        if elsewhere or math.prod(shape) > _SHOWN:
+            small.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+        elif isinstance(weight, TensorProto):
+            small.graph.initializer.append(weight)
         else:
-            small.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
+            arrays.write(small.graph.initializer.add(), name, weight)
     for output in small.graph.output:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
@@ -38,7 +40,7 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto | str:
         return str(problem)
 
 
-def settle(model: onnx.ModelProto, original: onnx.ModelProto) -> tuple[str, str]:
+def settle(model: Parts, original: Parts) -> tuple[str, str]:
     """Correct the declared output shapes of `model`, an edited `original`; ('', '') or (reason, node).
 
     Only what inference can say of `original` is asked of `model`. A declared dimension that is a symbol, or
@@ -51,7 +53,7 @@ def settle(model: onnx.ModelProto, original: onnx.ModelProto) -> tuple[str, str]
         culprit = _CULPRIT.search(found)
         reason = " ".join(found.split())[:400]
         return f"the edits do not fit together: {reason}", culprit.group(1) if culprit else ""
-    for declared, inferred in zip(model.graph.output, found.graph.output, strict=True):
+    for declared, inferred in zip(model.structure.graph.output, found.graph.output, strict=True):
         ours, theirs = declared.type.tensor_type.shape.dim, inferred.type.tensor_type.shape.dim
         if len(ours) != len(theirs):
             continue

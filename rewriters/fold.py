@@ -8,6 +8,7 @@ readers could do without it, it is dead and is swept up afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from onnx import TensorProto, numpy_helper
 from rewriters import targets
 from rewriters.constants import NEVER, SMALL_BYTES, constant_node_value, may_fold, reference
 from rewriters.evaluate import FUNCTIONS, evaluate
-from rewriters.inference import Types
+from rewriters.inference import Types, vague
 from rewriters.noop import leave_out_empty, passes_through
 from rewriters.refine import refine
 from rewriters.sizes import Sizes
@@ -29,6 +30,8 @@ from rewriters.zeros import Zeros
 
 Array = NDArray[Any]
 _SMALL = 4096  # elements up to which an initializer is looked into
+_SCALES = 32  # elements of a float initializer that may say something about shapes
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _TIED = 1024  # elements from which a float initializer with several users counts as a tied weight
 
 
@@ -84,11 +87,17 @@ class Folder:
         """A small constant, or the known parts of a shape (dtype object, with `Dim`s); else None."""
         if name in self._values:
             return self._values[name] if self._values[name].size <= _SMALL else None
-        stored = self.constants.get(name)
-        if stored is None:
+        if (stored := self.constants.get(name)) is None:
             return None
         size = stored.size if isinstance(stored, np.ndarray) else int(np.prod(stored.dims, dtype=np.int64))
         return self.constant(name) if size <= _SMALL else None
+
+    def _telling(self, name: str) -> Array | None:
+        """A small constant that a shape may depend on; of floating-point ones these are scales and limits."""
+        stored = self.constants.get(name)
+        if isinstance(stored, TensorProto) and stored.data_type in _FLOATS:
+            return None if math.prod(stored.dims) > _SCALES else self.small(name)
+        return self.small(name)
 
     # the walk
 
@@ -154,11 +163,9 @@ class Folder:
                 n and n not in self.constants and n not in self._values for n in node.input
             ):
                 return False
-            partial = any(n in self._values and n not in self.constants for n in node.input)
-            if partial:
-                results, element = self._evaluate_partial(node, attributes)
-            else:
+            if all(n in self.constants or n not in self._values for n in node.input):
                 return self._evaluate(node, attributes)
+            results, element = self._evaluate_partial(node, attributes)
         if results is None:
             return False
         if all(is_known(r) for r in results):
@@ -174,8 +181,7 @@ class Folder:
         return False
 
     def _shape(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> list[Array] | None:
-        shape = self.types.shape(node.input[0])
-        if shape is None:
+        if (shape := self.types.shape(node.input[0])) is None:
             return None
         if node.op_type == "Size":
             total = np.empty((), dtype=object)
@@ -235,8 +241,7 @@ class Folder:
         tensor = self.constants.get(name)
         if not isinstance(tensor, TensorProto) or self._uses.get(name, 0) < 2:
             return False
-        floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-        return tensor.data_type in floats and int(np.prod(tensor.dims, dtype=np.int64)) >= _TIED
+        return tensor.data_type in _FLOATS and int(np.prod(tensor.dims, dtype=np.int64)) >= _TIED
 
     # inputs that are known in part
 
@@ -317,10 +322,10 @@ class Folder:
     # types of what is emitted
 
     def _infer(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
-        values = {n: v for n in node.input if n and (v := self.small(n)) is not None}
+        values = {n: v for n in node.input if n and (v := self._telling(n)) is not None}
         found = self.types.infer(node, values)
         for name in node.output:
-            if name in found and not _vague(found[name]):
+            if name in found and not vague(found[name]):
                 self.types.set(name, found[name])
             elif name and (name in self._declared or name in found):
                 self.types.set(name, self._declared.get(name, found.get(name, onnx.TypeProto())))
@@ -348,8 +353,3 @@ class Folder:
         if result in self._values and source not in self._values:
             self._values[source] = self._values[result]
         return True
-
-
-def _vague(known: onnx.TypeProto) -> bool:
-    """Whether a type says nothing about the shape."""
-    return known.HasField("tensor_type") and not known.tensor_type.HasField("shape")

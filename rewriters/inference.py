@@ -152,3 +152,8 @@ class Types:
         return onnx.helper.make_tensor_type_proto(
             element, [self.name(d) if isinstance(d, Dim) else d for d in first]
         )
+
+
+def vague(known: TypeProto) -> bool:
+    """Whether a type says nothing about the shape."""
+    return known.HasField("tensor_type") and not known.tensor_type.HasField("shape")

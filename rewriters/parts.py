@@ -1,71 +1,106 @@
-"""The parts that a fused node is taken apart into."""
+"""A model in two parts: its structure as a protobuf, its weights as arrays.
+
+A protobuf copies weights whenever they are put in, and again (growing as it goes) when it is serialised. What is
+only rewired keeps them apart, and writes each number once, straight into the file's bytes.
+
+    message  = field*        field = tag length payload      tag = number << 3 | 2
+    ModelProto.graph = 7     GraphProto.initializer = 5      TensorProto.raw_data = 9
+
+The order of fields in a message does not matter to who reads it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rewriters.inference import Types
-from rewriters.microsoft import DOMAIN as DOMAIN
+from rewriters import arrays
+from rewriters.skeleton import strip
+
+if TYPE_CHECKING:
+    from rewriters.opened import Opened
+
+Array = NDArray[Any]
+Weight = onnx.TensorProto | Array
+"""An initializer: as the file has it, or as new numbers."""
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_LARGEST = (1 << 31) - 1  # bytes of a message, says protobuf
 
 
-class Place(Protocol):
-    """Where the parts are put: names that are free, constants, what is known of tensors."""
-
-    types: Types
-
-    def free(self, name: str) -> str: ...
-
-    def new(self, name: str, value: NDArray[Any]) -> str: ...
-
-
+@dataclass(frozen=True, eq=False)
 class Parts:
-    """The nodes that stand for one fused node, in order."""
+    """A model whose weights are kept apart.
 
-    def __init__(self, node: onnx.NodeProto, attributes: Mapping[str, Any], place: Place, opset: int) -> None:
-        self.node, self.attributes, self.place, self.opset = node, attributes, place, opset
-        self.nodes: list[onnx.NodeProto] = []
+    Attributes:
+        structure: the model; initializers in it do not count.
+        weights: every initializer by name, as new numbers or as the file has it.
+        read: the numbers of some that are still as the file has them.
+        idle: graphs opened of it (`rewriters.opened`) that no surgery is at work on.
+    """
 
-    def input(self, index: int) -> str:
-        """The name of an input of the fused node; '' when it is not there."""
-        return self.node.input[index] if index < len(self.node.input) else ""
+    structure: onnx.ModelProto
+    weights: Mapping[str, Weight]
+    read: Mapping[str, Array] = field(default_factory=dict)
+    idle: list[Opened] = field(default_factory=list, init=False, repr=False)
 
-    def output(self, index: int) -> str:
-        """The name of an output of the fused node; '' when nobody asked for it."""
-        return self.node.output[index] if index < len(self.node.output) else ""
+    @classmethod
+    def of(cls, model: onnx.ModelProto, read: Mapping[str, Array] | None = None) -> Parts:
+        """The parts of a whole model, nothing copied."""
+        return cls(model, {t.name: t for t in model.graph.initializer}, {} if read is None else read)
 
-    def shape(self, name: str) -> Any:
-        return self.place.types.shape(name)
+    def proto(self) -> onnx.ModelProto:
+        """The whole model as a new protobuf, of any size."""
+        out = strip(self.structure, initializers=False)
+        for name, weight in self.weights.items():
+            if isinstance(weight, onnx.TensorProto):
+                out.graph.initializer.add().CopyFrom(weight)
+            else:
+                arrays.write(out.graph.initializer.add(), name, weight)
+        return out
 
-    def constant(self, what: str, value: Any, like: str = "") -> str:
-        """A new constant, of the element type of tensor `like`, or of int64."""
-        kind: Any = np.int64
-        if like:
-            element = self.place.types.element(like) or onnx.TensorProto.FLOAT
-            kind = onnx.helper.tensor_dtype_to_np_dtype(element)
-        return self.place.new(f"{self._base}_{what}", np.asarray(value, kind))
+    def to_bytes(self) -> bytes:
+        """The file's content. Raises ValueError above 2 GB, where it takes a second file (`proto`)."""
+        structure = strip(self.structure, initializers=False)
+        chunks: list[Any] = [structure.graph.SerializeToString()]
+        for name, weight in self.weights.items():
+            chunks += _initializer(name, weight, self.read)
+        length = sum(map(_size, chunks))
+        if length > _LARGEST:
+            raise ValueError(f"a model of {length:,} bytes cannot be one message; save it with external data")
+        structure.ClearField("graph")
+        return b"".join([structure.SerializeToString(), _head(_GRAPH, length), *chunks])
 
-    def add(
-        self, op: str, *inputs: str, to: Sequence[str] = ("",), domain: str = "", **attributes: Any
-    ) -> str:
-        """A node; outputs without a name get a free one. Returns the first output."""
-        name = self.place.free(f"{self._base}_{op}")
-        outputs = [output or self.place.free(f"{name}_output_{i}") for i, output in enumerate(to)]
-        part = onnx.helper.make_node(op, list(inputs), outputs, name=name, domain=domain, **attributes)
-        part.metadata_props.extend(self.node.metadata_props)
-        self.nodes.append(part)
-        return outputs[0]
 
-    def over(self, op: str, x: str, axes: Sequence[int], to: str = "", **attributes: Any) -> str:
-        """A reduction, whose axes are an attribute or, from opset 18 (ReduceSum: 13) on, an input."""
-        if self.opset >= (13 if op == "ReduceSum" else 18):
-            return self.add(op, x, self.constant("axes", axes), to=[to], **attributes)
-        return self.add(op, x, to=[to], axes=list(axes), **attributes)
+def _initializer(name: str, weight: Weight, read: Mapping[str, Array]) -> list[Any]:
+    """A field of GraphProto in pieces, the numbers themselves as the last of them."""
+    if isinstance(weight, onnx.TensorProto):
+        if not arrays.bare(weight) or name not in read:
+            content = weight.SerializeToString()
+            return [_head(_INITIALIZER, len(content)), content]
+        weight = read[name]
+    tensor = onnx.TensorProto()
+    numbers = arrays.describe(tensor, name, weight)
+    content = tensor.SerializeToString()
+    if numbers is None:
+        return [_head(_INITIALIZER, len(content)), content]
+    content += _head(_RAW_DATA, numbers.nbytes)
+    return [_head(_INITIALIZER, len(content) + numbers.nbytes) + content, numbers]
 
-    @property
-    def _base(self) -> str:
-        return self.node.name or next(iter(self.node.output))
+
+def _size(chunk: Any) -> int:
+    return len(chunk) if isinstance(chunk, bytes) else int(chunk.nbytes)
+
+
+def _head(number: int, length: int) -> bytes:
+    """Tag and length of a field."""
+    out = bytearray([number << 3 | 2])
+    while length > 127:
+        out.append(length & 127 | 128)
+        length >>= 7
+    out.append(length)
+    return bytes(out)

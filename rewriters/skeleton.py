@@ -17,8 +17,8 @@ def empty_tensor(tensor: TensorProto) -> TensorProto:
     return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
 
 
-def strip(model: onnx.ModelProto, *, initializers: bool = True) -> onnx.ModelProto:
-    """A copy of `model` with `empty_tensor`s (or none) for initializers and without value_info."""
+def strip(model: onnx.ModelProto, *, initializers: bool = True, nodes: bool = True) -> onnx.ModelProto:
+    """A copy of `model` with `empty_tensor`s (or none) for initializers, with or without nodes, without value_info."""
     out = onnx.ModelProto(
         ir_version=model.ir_version,
         producer_name=model.producer_name,
@@ -35,7 +35,8 @@ def strip(model: onnx.ModelProto, *, initializers: bool = True) -> onnx.ModelPro
     out.graph.doc_string = graph.doc_string
     out.graph.input.extend(graph.input)
     out.graph.output.extend(graph.output)
-    out.graph.node.extend(graph.node)
+    if nodes:
+        out.graph.node.extend(graph.node)
     out.graph.sparse_initializer.extend(graph.sparse_initializer)
     out.graph.quantization_annotation.extend(graph.quantization_annotation)
     out.graph.metadata_props.extend(graph.metadata_props)

@@ -28,38 +28,33 @@ def keep(surgery: Surgery, edits: Sequence[Keep]) -> list[str] | Refusal:
                 f"keep: '{edit.tensor}' is not an initializer with its values at hand", edit.tensor
             )
         culprit = tensor.outputs[0].name if tensor.outputs else edit.tensor
-        values, indices = surgery.values(tensor), np.asarray(edit.indices)
-        if not -values.ndim <= edit.axis < values.ndim:
-            return Refusal(f"keep: '{edit.tensor}' of shape {values.shape} has no axis {edit.axis}", culprit)
-        axis = edit.axis % values.ndim
+        shape, indices = surgery.form(tensor)[0], np.asarray(edit.indices)
+        if not -len(shape) <= edit.axis < len(shape):
+            return Refusal(f"keep: '{edit.tensor}' of shape {shape} has no axis {edit.axis}", culprit)
+        axis = edit.axis % len(shape)
         if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
             return Refusal(f"keep: indices for '{edit.tensor}' must be a non-empty row of integers", culprit)
-        size, before = surgery.kept.get((edit.tensor, axis), (values.shape[axis], None))
+        size, before = surgery.kept.get((edit.tensor, axis), (shape[axis], None))
         if before is not None:
             if not np.array_equal(before, indices):
                 return Refusal(f"keep: axis {axis} of '{edit.tensor}' is sliced in two ways", culprit)
         else:
-            if indices.min() < 0 or indices.max() >= size or not _distinct(indices):
+            if not _distinct(indices, size):
                 return Refusal(
                     f"keep: indices for axis {axis} of '{edit.tensor}' must differ and lie in 0..{size - 1}",
                     culprit,
                 )
             surgery.kept[(edit.tensor, axis)] = (size, indices)
-            surgery.set_values(tensor, _taken(values, indices, axis))
+            surgery.keep(tensor, axis, indices)
         done.append(f"kept {indices.size} of {size} on axis {axis} of '{edit.tensor}'")
     return done
 
 
-def _distinct(indices: NDArray[np.integer[Any]]) -> bool:
-    return bool((np.diff(indices) > 0).all()) or np.unique(indices).size == indices.size
-
-
-def _taken(values: NDArray[Any], indices: NDArray[np.integer[Any]], axis: int) -> NDArray[Any]:
-    """A view where the indices run on; the bytes are copied once, when the model is closed."""
-    first, last = int(indices[0]), int(indices[-1])
-    if last - first + 1 == indices.size and (np.diff(indices) == 1).all():
-        return values[(*(slice(None),) * axis, slice(first, last + 1))]
-    return np.take(values, indices, axis=axis)
+def _distinct(indices: NDArray[np.integer[Any]], size: int) -> bool:
+    """Whether all differ and lie in 0..size - 1."""
+    if (np.diff(indices) > 0).all():
+        return bool(indices[0] >= 0 and indices[-1] < size)
+    return bool(indices.min() >= 0 and indices.max() < size and np.unique(indices).size == indices.size)
 
 
 def set_attribute(surgery: Surgery, edits: Sequence[SetAttribute]) -> list[str] | Refusal:
@@ -105,7 +100,7 @@ def set_initializer(surgery: Surgery, edits: Sequence[SetInitializer]) -> list[s
     done = []
     for edit in edits:
         tensor = surgery.tensor(edit.tensor)
-        if tensor is None or not isinstance(tensor, gs.Constant):
+        if tensor is None or not surgery.is_initializer(tensor):
             return Refusal(f"set initializer: there is no initializer '{edit.tensor}'", edit.tensor)
         if edit.tensor in surgery.consumed:
             return Refusal(
@@ -114,12 +109,10 @@ def set_initializer(surgery: Surgery, edits: Sequence[SetInitializer]) -> list[s
             )
         culprit = tensor.outputs[0].name if tensor.outputs else edit.tensor
         value = np.asarray(edit.value)
-        if value.shape != tuple(tensor.shape):
-            return Refusal(
-                f"set initializer: '{edit.tensor}' has shape {tuple(tensor.shape)}, got {value.shape}",
-                culprit,
-            )
-        dtype = tensor.dtype if isinstance(tensor.dtype, np.dtype) else value.dtype
+        shape, known = surgery.form(tensor)
+        if value.shape != shape:
+            return Refusal(f"set initializer: '{edit.tensor}' has shape {shape}, got {value.shape}", culprit)
+        dtype = value.dtype if known is None else known
         if not np.can_cast(value.dtype, dtype, "same_kind"):
             return Refusal(f"set initializer: '{edit.tensor}' is {dtype}, got {value.dtype}", culprit)
         surgery.set_values(tensor, value.astype(dtype, copy=False))

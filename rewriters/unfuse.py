@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from rewriters.parts import DOMAIN, Parts, Place
+from rewriters.pieces import DOMAIN, Pieces, Place
 from rewriters.unfuse_attention import attention
 
-Expansion = Callable[[Parts], bool]
-"""Fills in the parts; False when the node's form is not covered, and it stays as it is."""
+Expansion = Callable[[Pieces], bool]
+"""Fills in the pieces; False when the node's form is not covered, and it stays as it is."""
 
 
 def expand(
@@ -31,8 +31,8 @@ def expand(
 ) -> list[onnx.NodeProto] | None:
     """The nodes that do what the fused `node` does, and write its outputs; None for every other node."""
     fused = EXPANSIONS.get(node.op_type) if node.domain == DOMAIN else None
-    parts = Parts(node, attributes, place, opset)
-    return parts.nodes if fused is not None and fused(parts) else None
+    pieces = Pieces(node, attributes, place, opset)
+    return pieces.nodes if fused is not None and fused(pieces) else None
 
 
 def name_domains(model: onnx.ModelProto) -> None:
@@ -58,7 +58,7 @@ def name_domains(model: onnx.ModelProto) -> None:
 # normalisations
 
 
-def _layer_norm(p: Parts, x: str, scale: str, bias: str, to: Sequence[str]) -> None:
+def _layer_norm(p: Pieces, x: str, scale: str, bias: str, to: Sequence[str]) -> None:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis."""
     epsilon = float(p.attributes.get("epsilon", 1e-5))
     if p.opset >= 17:
@@ -72,7 +72,7 @@ def _layer_norm(p: Parts, x: str, scale: str, bias: str, to: Sequence[str]) -> N
         p.add("Add", y, bias, to=[to[0]])
 
 
-def _rms_norm(p: Parts, x: str, scale: str, to: Sequence[str]) -> None:
+def _rms_norm(p: Pieces, x: str, scale: str, to: Sequence[str]) -> None:
     """x / sqrt(mean square + epsilon) * scale over the last axis."""
     epsilon = float(p.attributes.get("epsilon", 1e-5))
     if p.opset >= 23:
@@ -82,19 +82,19 @@ def _rms_norm(p: Parts, x: str, scale: str, to: Sequence[str]) -> None:
     p.add("Mul", y, scale, to=[to[0]])
 
 
-def _over_root(p: Parts, x: str, squares: str, epsilon: float) -> str:
+def _over_root(p: Pieces, x: str, squares: str, epsilon: float) -> str:
     mean = p.over("ReduceMean", squares, [-1])
     return p.add("Div", x, p.add("Sqrt", p.add("Add", mean, p.constant("epsilon", epsilon, x))))
 
 
-def _over_last(p: Parts) -> bool:
+def _over_last(p: Pieces) -> bool:
     """Whether only the result is asked for, over the last axis."""
     axis, shape = int(p.attributes.get("axis", -1)), p.shape(p.input(0))
     last = axis == -1 or (shape is not None and axis == len(shape) - 1)
     return last and not p.output(1) and not p.output(2)
 
 
-def _normalisation(p: Parts) -> bool:
+def _normalisation(p: Pieces) -> bool:
     if not _over_last(p):
         return False
     if p.node.op_type == "LayerNormalization":
@@ -104,7 +104,7 @@ def _normalisation(p: Parts) -> bool:
     return True
 
 
-def _skip_normalisation(p: Parts) -> bool:
+def _skip_normalisation(p: Pieces) -> bool:
     """(input + bias) + skip, normalised; the sum may be an output too."""
     if p.output(1) or p.output(2):
         return False
@@ -119,7 +119,7 @@ def _skip_normalisation(p: Parts) -> bool:
     return True
 
 
-def _embed_normalisation(p: Parts) -> bool:
+def _embed_normalisation(p: Pieces) -> bool:
     """word[ids] + position[0 .. S or positions] (+ segment[segments]), normalised; the length of each mask."""
     ids, segments, word, position, segment, scale, bias, mask, positions = (p.input(i) for i in range(9))
     if p.opset < 11:
@@ -155,7 +155,7 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 """Activations in fused operators, with the names of their parameters in order."""
 
 
-def _activation(p: Parts, x: str, settings: Sequence[float], to: str) -> None:
+def _activation(p: Pieces, x: str, settings: Sequence[float], to: str) -> None:
     """The activation that the fused node names, from `x` to `to`."""
     name = p.attributes["activation"].decode()
     given: dict[str, Any] = dict(zip(_ACTIVATIONS[name], map(float, settings), strict=False))
@@ -165,18 +165,18 @@ def _activation(p: Parts, x: str, settings: Sequence[float], to: str) -> None:
         p.add(name, x, to=[to], **given)
 
 
-def _with_activation(p: Parts) -> bool | None:
+def _with_activation(p: Pieces) -> bool | None:
     """Whether there is an activation behind the product; None for one that is not known here."""
     name = p.attributes.get("activation", b"").decode()
     return None if name and name not in _ACTIVATIONS else bool(name)
 
 
-def _others(p: Parts, *left_out: str) -> dict[str, Any]:
+def _others(p: Pieces, *left_out: str) -> dict[str, Any]:
     """The attributes that the plain operator has too."""
     return {k: v for k, v in p.attributes.items() if not k.startswith("activation") and k not in left_out}
 
 
-def _fused_conv(p: Parts) -> bool:
+def _fused_conv(p: Pieces) -> bool:
     active, residual = _with_activation(p), p.input(3)
     if active is None:
         return False
@@ -190,7 +190,7 @@ def _fused_conv(p: Parts) -> bool:
     return True
 
 
-def _fused_gemm(p: Parts) -> bool:
+def _fused_gemm(p: Pieces) -> bool:
     active = _with_activation(p)
     if active is None:
         return False
@@ -201,12 +201,12 @@ def _fused_gemm(p: Parts) -> bool:
     return True
 
 
-def _numbered(p: Parts) -> list[float]:
+def _numbered(p: Pieces) -> list[float]:
     names = ("activation_alpha", "activation_beta", "activation_gamma")
     return [float(p.attributes[name]) for name in names if name in p.attributes]
 
 
-def _fused_matmul(p: Parts) -> bool:
+def _fused_matmul(p: Pieces) -> bool:
     """alpha * op(A) op(B): the last two axes swapped (trans), the first put behind the batch (transBatch)."""
     alpha, operands = float(p.attributes.get("alpha", 1.0)), []
     for name, side in ((p.input(0), "A"), (p.input(1), "B")):
@@ -229,17 +229,17 @@ def _fused_matmul(p: Parts) -> bool:
 # additions
 
 
-def _bias_add(p: Parts) -> bool:
+def _bias_add(p: Pieces) -> bool:
     p.add("Add", p.add("Add", p.input(0), p.input(1)), p.input(2), to=[p.output(0)])
     return True
 
 
-def _gated_add(p: Parts) -> bool:
+def _gated_add(p: Pieces) -> bool:
     p.add("Add", p.input(0), p.add("Mul", p.input(1), p.input(2)), to=[p.output(0)])
     return True
 
 
-def _bias_split_gelu(p: Parts) -> bool:
+def _bias_split_gelu(p: Pieces) -> bool:
     """The left half of x + bias times the Gelu of the right one."""
     x = p.add("Add", p.input(0), p.input(1))
     right = p.place.free(f"{x}_right")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rewriters.parts import DOMAIN, Parts
+from rewriters.pieces import DOMAIN, Pieces
 from rewriters.symbols import Dim
 
 
-def attention(p: Parts) -> bool:
-    """Fill in the parts. False: rotary embedding inside, a shared buffer, a mask that the core does not know."""
+def attention(p: Pieces) -> bool:
+    """Fill in the pieces. False: rotary embedding inside, a shared buffer, a mask that the core does not know."""
     x, weight, bias, mask, past, added, length = (p.input(i) for i in range(7))
     a = p.attributes
     shape, columns = p.shape(x), p.shape(weight)
@@ -43,7 +43,7 @@ def attention(p: Parts) -> bool:
     return True
 
 
-def _mask(p: Parts, mask: str, shape: Any) -> bool:
+def _mask(p: Pieces, mask: str, shape: Any) -> bool:
     """Whether the core takes the mask: a value for each position, or one length (not two) for each sample."""
     own: Any = p.shape(mask) if mask else ()
     if own is None or len(own) != 1:
@@ -52,14 +52,14 @@ def _mask(p: Parts, mask: str, shape: Any) -> bool:
     return own[0] == shape[0] or (isinstance(own[0], Dim) and many == 1)
 
 
-def _halves(p: Parts, past: str) -> list[str]:
+def _halves(p: Pieces, past: str) -> list[str]:
     """Keys and values of 2 x B x heads x P x size."""
     if not past:
         return []
     return [p.add("Gather", past, p.constant("which", i), axis=0) for i in (0, 1)]
 
 
-def _stacked(p: Parts, x: str) -> str:
+def _stacked(p: Pieces, x: str) -> str:
     if p.opset >= 13:
         return p.add("Unsqueeze", x, p.constant("first", [0]))
     return p.add("Unsqueeze", x, axes=[0])

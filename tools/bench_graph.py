@@ -1,6 +1,6 @@
 """Speed of everything that happens to a graph before training: inspect, and cutting a sub-network out.
 
-    python tools/bench_graph.py [--shared ../shared] [--rounds 9] [--nodes 1000 2500 5000 10000]
+    python tools/bench_graph.py [--shared ../shared] [--rounds 15] [--nodes 1000 2500 5000 10000]
 
 1. `inspect` of residual networks of growing length, and the time per node relative to the shortest one: 1.0
    throughout when time grows linearly.
@@ -8,18 +8,22 @@
    create a session of the result, in turns: median of the rounds' ratios with its 95 % bootstrap interval.
 3. With `--shared`: `inspect` of every architecture of its zoo, the median and the slowest.
 
-Imports are done before anything is timed. Exits with 1 when a time is above what is promised.
+Imports are done before anything is timed. CPU time is that of this process and of its checking processes together:
+it says what the work takes where other work makes the clock say more. Exits with 1 when a time is above what is
+promised.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -64,11 +68,19 @@ def resnet50() -> onnx.ModelProto:
     return b.finish(b.head(x))
 
 
-def seconds_to_inspect(model: onnx.ModelProto | Path) -> float:
+class Seconds(NamedTuple):
+    """What something took: by the clock, and of CPU time in this process and its children."""
+
+    wall: float
+    cpu: float
+
+
+def seconds_to_inspect(model: onnx.ModelProto | Path) -> Seconds:
     """Of one inspection, everything from the file to the document."""
-    began = time.perf_counter()
+    before, began = os.times(), time.perf_counter()
     inspect(model).to_json()
-    return time.perf_counter() - began
+    wall, after = time.perf_counter() - began, os.times()
+    return Seconds(wall, sum(after[:4]) - sum(before[:4]))
 
 
 def lengths(counts: Sequence[int]) -> bool:
@@ -78,13 +90,14 @@ def lengths(counts: Sequence[int]) -> bool:
     for count in counts:
         model = chain(count)
         seconds = min(seconds_to_inspect(model) for _ in range(2))
-        each = seconds / len(model.graph.node)
+        each = seconds.wall / len(model.graph.node)
         first = first or each
         print(
-            f"inspect {len(model.graph.node):6,d} nodes: {seconds:6.2f} s, a node {each / first:.2f} of the first's"
+            f"inspect {len(model.graph.node):6,d} nodes: {seconds.wall:6.2f} s ({seconds.cpu:.2f} s of CPU), "
+            f"a node {each / first:.2f} of the first's"
         )
         if len(model.graph.node) <= LONG_NODES * 1.01:
-            kept = kept and seconds <= LONG_SECONDS
+            kept = kept and seconds.wall <= LONG_SECONDS
     return kept
 
 
@@ -97,7 +110,7 @@ def cutting(rounds: int) -> bool:
     for index in range(rounds + 1):
         subnet = seen.space.random(np.random.default_rng(index))
         began = time.perf_counter()
-        content = graph.rewrite(seen.graph, seen.space.plan(subnet)).SerializeToString()
+        content = graph.rewritten(seen.graph, seen.space.plan(subnet)).to_bytes()
         middle = time.perf_counter()
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         end = time.perf_counter()
@@ -111,19 +124,20 @@ def cutting(rounds: int) -> bool:
         f"ResNet-50: cut out {cut:.0f} ms, session {session:.0f} ms, "
         f"ratio {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
     )
-    return low <= 1.0
+    return bool(high <= 1.0)
 
 
 def zoo(shared: Path) -> bool:
     """Print how long real networks take."""
-    times: dict[str, float] = {}
+    times: dict[str, Seconds] = {}
     for name, make in zoo_models(shared):
         with tempfile.TemporaryDirectory() as place:
             times[name] = seconds_to_inspect(make(Path(place)))
-        print(f"inspect {name}: {times[name]:.2f} s", flush=True)
-    slowest = max(times, key=times.__getitem__)
-    middle = statistics.median(times.values())
-    print(f"zoo: median {middle:.2f} s, slowest {times[slowest]:.2f} s ({slowest})")
+        print(f"inspect {name}: {times[name].wall:.2f} s ({times[name].cpu:.2f} s of CPU)", flush=True)
+    middle, cpu = (statistics.median(column) for column in zip(*times.values(), strict=True))
+    print(f"zoo: {len(times)} architectures, median {middle:.2f} s ({cpu:.2f} s of CPU); slowest:")
+    for name in sorted(times, key=lambda name: -times[name].wall)[:5]:
+        print(f"  {times[name].wall:.2f} s ({times[name].cpu:.2f} s of CPU) {name}")
     return middle <= MEDIAN_SECONDS
 
 
@@ -132,7 +146,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shared", type=Path)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1000, 2500, 5000, 10000])
     options = parser.parse_args()
     kept = [lengths(options.nodes), cutting(options.rounds)]

@@ -104,7 +104,7 @@ class Table:
             with self._timed("quality"):
                 new[self._quality] = self._judge.quality(subnet, statistics)
         with self._timed("cut"):
-            model = build.cut(self.line.network, subnet, statistics).SerializeToString()
+            model = build.cut(self.line.network, subnet, statistics).to_bytes()
         with self._timed("measure"):
             found = self._measurer.measure(model, protocol="short")
         self.measured += 1

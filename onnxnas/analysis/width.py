@@ -7,8 +7,9 @@ network's function, so they form a *group* with one width. Linear in the size of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from onnxnas.ops.spec import Flow
 from onnxnas.types import Frozen, Shape, WidthGroup
 
 CARRIERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "Einsum", "LSTM", "GRU", "RNN"}
+Axes = dict[tuple[str, int], Ids]
+T = TypeVar("T")
 LEVELS = 8  # widths offered: n, 7n/8, ... n/4
 
 
@@ -114,9 +117,8 @@ def find_groups(graph: Graph) -> tuple[tuple[WidthGroup, ...], UnitLabels, tuple
     stays = np.zeros(count, bool)
     for ids, _, _ in flow.labels.frozen():
         stays[component[ids]] = True
-    axes = dict(_labelled(flow, component))
-    axes = {key: np.where((roots < 0) | stays[roots], -1, roots) for key, roots in axes.items()}
-    axes = {key: roots for key, roots in axes.items() if (roots >= 0).any()}
+    axes = _shared(_labelled(flow, component))
+    axes = _present(_each(lambda roots: np.where((roots < 0) | stays[roots], -1, roots), axes))
     signature = _signatures(axes, count)
     in_parameters = np.zeros(count, bool)
     for key, _ in flow.parameters.items():
@@ -129,28 +131,53 @@ def find_groups(graph: Graph) -> tuple[tuple[WidthGroup, ...], UnitLabels, tuple
     return groups, UnitLabels(count, axes), _reasons(flow, component)
 
 
-def _signatures(axes: Mapping[tuple[str, int], Ids], count: int) -> NDArray[np.uint64]:
+def _shared(axes: Iterable[tuple[tuple[str, int], Ids]]) -> Axes:
+    """Equal arrays as one object: many tensors carry the same channels."""
+    known: dict[bytes, Ids] = {}
+    return {key: known.setdefault(ids.tobytes(), ids) for key, ids in axes}
+
+
+def _each(function: Callable[[Ids], T], axes: Axes) -> dict[tuple[str, int], T]:
+    """`function` of every axis, called once for each array."""
+    known: dict[int, T] = {}
+    for ids in axes.values():
+        if id(ids) not in known:
+            known[id(ids)] = function(ids)
+    return {key: known[id(ids)] for key, ids in axes.items()}
+
+
+def _present(axes: Axes) -> Axes:
+    """The axes that have any unit left."""
+    any_left = _each(lambda roots: bool((roots >= 0).any()), axes)
+    return {key: roots for key, roots in axes.items() if any_left[key]}
+
+
+def _counts(axes: Axes) -> dict[tuple[str, int], tuple[Ids, Ids]]:
+    """The units of every axis, each once, and how often."""
+    return _each(lambda roots: np.unique(roots[roots >= 0], return_counts=True), axes)
+
+
+def _signatures(axes: Axes, count: int) -> NDArray[np.uint64]:
     """A 64-bit sum for each unit: equal when it touches the same (tensor, axis) pairs equally often."""
     rng = np.random.default_rng(0)
     total = np.zeros(count, np.uint64)
-    for roots in axes.values():
+    for units, times in _counts(axes).values():
         value = rng.integers(1, 2**63, dtype=np.uint64)
-        units, times = np.unique(roots[roots >= 0], return_counts=True)
         total[units] += times.astype(np.uint64) * value
     return total
 
 
 def _grouped(
     graph: Graph,
-    axes: Mapping[tuple[str, int], Ids],
+    axes: Axes,
     signature: NDArray[np.uint64],
     in_parameters: NDArray[np.bool_],
     ordered: NDArray[np.bool_],
-) -> tuple[tuple[WidthGroup, ...], dict[tuple[str, int], Ids]]:
+) -> tuple[tuple[WidthGroup, ...], Axes]:
     """Groups of two units or more that own parameters; other units are taken out of `axes`."""
     members: dict[int, list[int]] = {}
     seen = np.zeros(signature.size, bool)
-    for roots in axes.values():
+    for roots in {id(roots): roots for roots in axes.values()}.values():
         present = roots[roots >= 0]
         new = present[~seen[present]]
         for unit in dict.fromkeys(new.tolist()):
@@ -175,17 +202,18 @@ def _grouped(
         )
         for i, units in enumerate(lists)
     )
-    offered = {key: np.where(group_of[roots] >= 0, roots, -1) for key, roots in axes.items()}
-    return groups, {key: roots for key, roots in offered.items() if (roots >= 0).any()}
+    return groups, _present(_each(lambda roots: np.where(group_of[roots] >= 0, roots, -1), axes))
 
 
-def _channels(graph: Graph, axes: Mapping[tuple[str, int], Ids], group_of: Ids, count: int) -> list[int]:
+def _channels(graph: Graph, axes: Axes, group_of: Ids, count: int) -> list[int]:
     """For each group, the least number of positions that a unit has on an axis of a layer's weight."""
+    weights = {
+        id(roots): roots
+        for (tensor, _), roots in axes.items()
+        if tensor in graph.initializers and any(n.op_type in CARRIERS for n in graph.consumers(tensor))
+    }
     least = [0] * count
-    for (tensor, _), roots in axes.items():
-        weighted = any(n.op_type in CARRIERS for n in graph.consumers(tensor))
-        if tensor not in graph.initializers or not weighted:
-            continue
+    for roots in weights.values():
         units, times = np.unique(roots[roots >= 0], return_counts=True)
         for group, n in {int(g): int(t) for g, t in zip(group_of[units], times, strict=True)}.items():
             if group >= 0:
@@ -193,15 +221,13 @@ def _channels(graph: Graph, axes: Mapping[tuple[str, int], Ids], group_of: Ids, 
     return least
 
 
-def _ends(
-    graph: Graph, axes: Mapping[tuple[str, int], Ids], group_of: Ids, count: int
-) -> tuple[list[list[str]], list[list[str]]]:
+def _ends(graph: Graph, axes: Axes, group_of: Ids, count: int) -> tuple[list[list[str]], list[list[str]]]:
     """For each group, the weighted nodes that make its channels and those that read them."""
     producers: list[list[str]] = [[] for _ in range(count)]
     consumers: list[list[str]] = [[] for _ in range(count)]
     touched: dict[str, set[int]] = {}
-    for (tensor, _), roots in axes.items():
-        touched.setdefault(tensor, set()).update(np.unique(group_of[roots]).tolist())
+    for (tensor, _), found in _each(lambda roots: set(group_of[roots].tolist()), axes).items():
+        touched.setdefault(tensor, set()).update(found)
 
     def groups(tensors: tuple[str, ...]) -> set[int]:
         return {g for t in tensors for g in touched.get(t, ()) if g >= 0}

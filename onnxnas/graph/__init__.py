@@ -4,7 +4,7 @@ from onnxnas.graph.inputs import example_inputs, other_shapes
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
 from onnxnas.graph.model import Graph
-from onnxnas.graph.save import parse, rewrite, save, too_large
+from onnxnas.graph.save import parse, rewrite, rewritten, save, too_large
 
 __all__ = [
     "Graph",
@@ -14,6 +14,7 @@ __all__ = [
     "other_shapes",
     "parse",
     "rewrite",
+    "rewritten",
     "save",
     "too_large",
 ]

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxnas.types import Node, TensorInfo
+from rewriters.parts import Parts
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -40,6 +41,11 @@ class Graph:
     def __repr__(self) -> str:
         name = self.source.get("path") or self.digest[:12]
         return f"<Graph {name}: {len(self.nodes)} nodes, opset {self.opset}>"
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The model with its weights apart, for rewriters: they open its graph once and use it again."""
+        return Parts.of(self.model, self.initializers)
 
     @cached_property
     def _producers(self) -> dict[str, Node]:

@@ -32,11 +32,21 @@ def rewrite(
 
     Raises ModelError when the edits are refused, with the reason and the node.
     """
+    return rewritten(graph, edits, weights).proto()
+
+
+def rewritten(
+    graph: Graph, edits: Sequence[Edit], weights: Mapping[str, NDArray[Any]] | None = None
+) -> rewriters.Parts:
+    """`rewrite` with the weights kept apart: what is only written or rewritten again need not copy them.
+
+    Raises ModelError when the edits are refused, with the reason and the node.
+    """
     values = [SetInitializer(name, np.asarray(value)) for name, value in (weights or {}).items()]
-    result = rewriters.apply(graph.model, [*edits, *values], graph.initializers)
+    result = rewriters.apply(graph.parts, [*edits, *values])
     if isinstance(result, rewriters.Refusal):
         raise ModelError(f"{result.node}: {result.reason}" if result.node else result.reason)
-    return result.model
+    return result.parts
 
 
 def too_large(model: ModelProto, largest: int = LARGEST) -> bool:

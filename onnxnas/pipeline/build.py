@@ -13,7 +13,6 @@ from onnxnas.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
     from onnxnas.data import DataSet, Metric
     from onnxnas.graph import Graph
@@ -25,18 +24,17 @@ Feeds = dict[str, "NDArray[Any]"]
 _RUN_BATCH = 64
 
 
-def cut(network: SuperNetwork, subnet: Subnet, statistics: Statistics | None) -> ModelProto:
+def cut(network: SuperNetwork, subnet: Subnet, statistics: Statistics | None) -> rewriters.Parts:
     """The sub-network as ONNX with the network's weights, BatchNormalization folded. Raises ModelError."""
-    model = graph.rewrite(network.space.graph, network.export_edits(subnet, statistics))
-    return fold(model)
+    return fold(graph.rewritten(network.space.graph, network.export_edits(subnet, statistics)))
 
 
-def fold(model: ModelProto) -> ModelProto:
+def fold(model: rewriters.Parts) -> rewriters.Parts:
     """The same function with every BatchNormalization folded that can be. Raises ModelError."""
     done = rewriters.fold_all(model)
     if isinstance(done, rewriters.Refusal):
         raise ModelError(f"BatchNormalization cannot be folded: {done.reason}")
-    return done.model
+    return done.parts
 
 
 def feeds(loaded: Graph, dataset: DataSet, batch: int) -> Feeds:

@@ -54,14 +54,14 @@ class CandidateEvaluator:
         statistics = self._judge.statistics(subnet)
         quality = self._judge.quality(subnet, statistics)
         made = build.cut(line.network, subnet, statistics)
-        model = made.SerializeToString()
+        model = made.to_bytes()
         cost = line.space.cost(subnet)
         values: dict[str, float] = {
             "quality": quality,
             "macs": float(cost.macs),
             "params": float(cost.params),
             "bytes": float(len(model)),
-            **objectives.own(line.config.objectives, made),
+            **objectives.own(line.config.objectives, made.proto),
         }
         measurements: dict[str, Measurement] = {}
         if self._latency:

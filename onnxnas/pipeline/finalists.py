@@ -109,7 +109,7 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
 
 def teacher(line: Line) -> SuperNetwork:
     """The original network, frozen, without BatchNormalization to compute, on the run's device."""
-    folded = loaded(line, build.fold(graph.rewrite(line.graph, ())))
+    folded = loaded(line, build.fold(graph.rewritten(line.graph, ())).proto())
     return trained.on(train.teacher_of(folded), line.config.device)
 
 
@@ -153,7 +153,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
         )
         edits = tuned.edits()
         told["val_quality"] = max(tuned.before, tuned.after)
-    model = build.fold(graph.rewrite(source, edits))
+    model = build.fold(graph.rewritten(source, edits)).proto()
     place.mkdir(parents=True, exist_ok=True)
     graph.save(model, place / "model.onnx")
     files.write_json(done, told)

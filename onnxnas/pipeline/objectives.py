@@ -57,9 +57,11 @@ def named(name: str) -> Objective:
     return Objective(name.rpartition(":")[2], str(unit), maximise=bool(maximise))
 
 
-def own(names: Sequence[str], model: ModelProto) -> dict[str, float]:
-    """What the user's functions among the named objectives say of a model."""
-    return {named(name).name: float(_function(name)(model)) for name in names if is_reference(name)}
+def own(names: Sequence[str], model: Callable[[], ModelProto]) -> dict[str, float]:
+    """What the user's functions among the named objectives say of a model, which is made if there are any."""
+    theirs = [name for name in names if is_reference(name)]
+    made = model() if theirs else None
+    return {named(name).name: float(_function(name)(made)) for name in theirs if made is not None}
 
 
 @cache

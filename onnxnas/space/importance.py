@@ -26,6 +26,7 @@ from onnxnas.types import Node, WidthGroup
 from rewriters.edits import Edit, Keep
 
 Floats = NDArray[np.float64]
+_ELEMENTS = 1 << 16  # at a time
 
 
 def order_by(analysis: Analysis, groups: Sequence[WidthGroup], rule: str) -> dict[str, NDArray[np.int64]]:
@@ -45,9 +46,8 @@ def importance(analysis: Analysis, rule: str = "l1") -> Floats:
     power = 1 if rule == "l1" else 2
     graph, scores = analysis.graph, np.zeros(analysis.labels.count)
     for node, tensor, axes in _weights(analysis):
-        size = np.abs(_effective(graph, node, tensor)) ** power
-        for axis in axes:
-            part = _along(size, axis)
+        weight, factor = graph.initializers[tensor], _factor(graph, node, tensor)
+        for axis, part in _sums(weight, factor, axes, power).items():
             _add(scores, analysis.labels.axes[tensor, axis], part / max(float(part.mean()), 1e-30))
     return scores
 
@@ -96,23 +96,41 @@ def _add(scores: Floats, units: NDArray[np.int64], part: Floats) -> None:
     np.add.at(scores, units[units >= 0], part[units >= 0])
 
 
-def _effective(graph: Graph, node: Node, tensor: str) -> Floats:
-    """The weight as it is once the BatchNormalization behind the node is folded into it."""
-    weight = graph.initializers[tensor].astype(np.float64)
+def _sums(weight: NDArray[Any], factor: Floats, axes: Sequence[int], power: int) -> dict[int, Floats]:
+    """By axis, sum |w f|^power over all others; a few rows at a time, since weights are larger than caches."""
+    found = {axis: np.zeros(weight.shape[axis]) for axis in axes}
+    rows = max(1, _ELEMENTS * len(weight) // max(weight.size, 1))
+    factor = np.broadcast_to(factor, (len(weight), *factor.shape[1:]))
+    for start in range(0, len(weight), rows):
+        part = slice(start, start + rows)
+        size = weight[part].astype(np.float64)
+        size *= factor[part]
+        np.abs(size, out=size)
+        if power == 2:
+            size *= size
+        for axis in axes:
+            found[axis][part if axis == 0 else slice(None)] += _along(size, axis)
+    return found
+
+
+def _factor(graph: Graph, node: Node, tensor: str) -> Floats:
+    """What the BatchNormalization behind a convolution multiplies its weight by; of the weight's rank."""
+    weight = graph.initializers[tensor]
+    none = np.ones([1] * weight.ndim)
     readers = graph.consumers(node.outputs[0])
     if node.op_type not in ("Conv", "ConvTranspose") or len(readers) != 1:
-        return weight
+        return none
     norm = readers[0]
     if norm.op_type != "BatchNormalization" or not all(p in graph.initializers for p in norm.inputs[1:5]):
-        return weight
+        return none
     scale, var = (graph.initializers[norm.inputs[i]].astype(np.float64) for i in (1, 4))
     factor = scale / np.sqrt(var + float(norm.attributes.get("epsilon", 1e-5)))
+    rest = [1] * (weight.ndim - 2)
     if node.op_type == "Conv":
-        return weight * factor.reshape(-1, *([1] * (weight.ndim - 1)))
+        return factor.reshape(-1, 1, *rest)
     groups = int(node.attributes.get("group", 1))
-    return weight * np.repeat(factor.reshape(groups, 1, -1), weight.shape[0] // groups, axis=1).reshape(
-        weight.shape[:2] + (1,) * (weight.ndim - 2)
-    )
+    by_group = np.repeat(factor.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+    return by_group.reshape(weight.shape[0], -1, *rest)
 
 
 def sorting_edits(analysis: Analysis, order: dict[str, NDArray[np.int64]]) -> tuple[Edit, ...]:

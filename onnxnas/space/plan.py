@@ -28,37 +28,61 @@ COUNTED = {
 }
 
 
+Axes = Mapping[str, Mapping[int, NDArray[np.int64]]]
+"""tensor -> axis -> units; equal ones are one object."""
+
+
 class KeptView:
     """`ops.spec.Kept` for one sub-network."""
 
     def __init__(
-        self, graph: Graph, axes: Mapping[tuple[str, int], NDArray[np.int64]], kept: NDArray[np.bool_],
-        kernels: Mapping[str, tuple[int, ...]],
-    ) -> None:  # fmt: skip
+        self, graph: Graph, axes: Axes, kept: NDArray[np.bool_], kernels: Mapping[str, tuple[int, ...]]
+    ) -> None:
         self._graph, self._axes, self._kept, self._kernels = graph, axes, kept, kernels
-        self._cache: dict[tuple[str, int], NDArray[np.bool_] | None] = {}
+        self._masks: dict[int, NDArray[np.bool_] | None] = {}  # by the units' identity
+        self._indices: dict[int, NDArray[np.int64]] = {}
+        self._shapes: dict[str, Shape | None] = {}
 
     def mask(self, tensor: str, axis: int) -> NDArray[np.bool_] | None:
-        key = (tensor, axis)
-        if key not in self._cache:
-            units = self._axes.get(key)
-            mask = None if units is None else self._kept[units]
-            self._cache[key] = None if mask is None or mask.all() else mask
-        return self._cache[key]
+        units = self._axes.get(tensor, {}).get(axis)
+        return None if units is None else self._mask(units)
+
+    def _mask(self, units: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        if id(units) not in self._masks:
+            mask = self._kept[units]
+            self._masks[id(units)] = None if mask.all() else mask
+        return self._masks[id(units)]
+
+    def indices(self, units: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """The positions that are kept of an axis with these units; None for all."""
+        mask = self._mask(units)
+        if mask is None:
+            return None
+        if id(units) not in self._indices:
+            self._indices[id(units)] = np.flatnonzero(mask).astype(np.int64)
+        return self._indices[id(units)]
 
     def shape(self, tensor: str) -> Shape | None:
         info = self._graph.tensors.get(tensor)
         return None if info is None else info.shape
 
     def kept_shape(self, tensor: str) -> Shape | None:
+        if tensor not in self._shapes:
+            self._shapes[tensor] = self._kept_shape(tensor)
+        return self._shapes[tensor]
+
+    def _kept_shape(self, tensor: str) -> Shape | None:
         shape = self.shape(tensor)
         if shape is None:
             return None
         if tensor in self._kernels:
             shape = (*shape[:2], *self._kernels[tensor])
-        masks = ((axis, self.mask(tensor, axis)) for axis in range(len(shape)))
-        sizes = {axis: int(mask.sum()) for axis, mask in masks if mask is not None}
-        return tuple(sizes.get(axis, n) for axis, n in enumerate(shape))
+        sizes = list(shape)
+        for axis, units in self._axes.get(tensor, {}).items():
+            left = self.indices(units)
+            if left is not None:
+                sizes[axis] = left.size
+        return tuple(sizes)
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
         return self._graph.initializers.get(tensor)
@@ -96,10 +120,19 @@ class Planner:
         )
 
     @cached_property
-    def _sliced(self) -> tuple[tuple[str, int, frozenset[str]], ...]:
-        """(initializer, axis, the nodes that read it) for every labelled axis of an initializer."""
+    def _axes(self) -> Axes:
+        """The labelled axes; whole groups of tensors carry the same units, which are looked at once then."""
+        same: dict[bytes, NDArray[np.int64]] = {}
+        found: dict[str, dict[int, NDArray[np.int64]]] = {}
+        for (tensor, axis), units in self._labels.axes.items():
+            found.setdefault(tensor, {})[axis] = same.setdefault(units.tobytes(), units)
+        return found
+
+    @cached_property
+    def _sliced(self) -> tuple[tuple[str, int, NDArray[np.int64], frozenset[str]], ...]:
+        """(initializer, axis, its units, the nodes that read it) for every labelled axis of an initializer."""
         return tuple(
-            (tensor, axis, frozenset(n.name for n in self.graph.consumers(tensor)))
+            (tensor, axis, self._axes[tensor][axis], frozenset(n.name for n in self.graph.consumers(tensor)))
             for tensor, axis in self._labels.axes
             if tensor in self.graph.initializers
         )
@@ -123,17 +156,17 @@ class Planner:
         kernels = {}
         for name, size in subnet.kernel.items():
             kernels[self.graph.node(self._kernels[name].node).inputs[1]] = size
-        return KeptView(self.graph, self._labels.axes, kept, kernels)
+        return KeptView(self.graph, self._axes, kept, kernels)
 
     def plan(self, subnet: Subnet) -> tuple[Edit, ...]:
         """Bypasses, slices, cropped kernels and what the operators need beside; nothing for the original."""
         dead, view = self.dead(subnet), self.view(subnet)
         edits: list[Edit] = [Bypass(self._blocks[b].entry, self._blocks[b].exit) for b in sorted(subnet.skip)]
         if subnet.width:
-            for tensor, axis, readers in self._sliced:
-                mask = None if readers <= dead else view.mask(tensor, axis)
-                if mask is not None:
-                    edits.append(Keep(tensor, axis, np.flatnonzero(mask).astype(np.int64)))
+            for tensor, axis, units, readers in self._sliced:
+                kept = None if readers <= dead else view.indices(units)
+                if kept is not None:
+                    edits.append(Keep(tensor, axis, kept))
             for node in self._edited:
                 if node.name not in dead:
                     edits += self._specs[node.name].edits(node, view)

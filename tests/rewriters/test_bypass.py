@@ -108,3 +108,38 @@ def test_a_bypass_between_different_widths_is_refused(rng: np.random.Generator) 
     assert isinstance(result, Refusal)
     assert "do not fit together" in result.reason
     assert result.node == "b0.add"
+
+
+@pytest.mark.parametrize(("read", "skip"), [("a", ("a", "b")), ("b", ("a", "b")), ("a", ("x", "a"))])
+def test_bodies_read_what_takes_the_place(rng: np.random.Generator, read: str, skip: tuple[str, str]) -> None:
+    """x -> Relu -> a -> Neg -> b, an output; an If whose bodies read a or b."""
+    bodies = [
+        helper.make_graph(
+            [helper.make_node(op, [read, "w"], [f"o_{op}"])],
+            op,
+            [],
+            [helper.make_tensor_value_info(f"o_{op}", 1, ["k"])],
+        )
+        for op in ("Add", "Mul")
+    ]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], "relu"),
+        helper.make_node("Neg", ["a"], ["b"], "neg"),
+        helper.make_node("If", ["c"], ["y"], "if", then_branch=bodies[0], else_branch=bodies[1]),
+    ]
+    full = model(
+        nodes,
+        {"x": [3], "c": []},
+        ["b", "y"],
+        {"w": floats(rng, 3)},
+        types={"c": onnx.TensorProto.BOOL},
+    )
+    result = apply(full, [Bypass(*skip)])
+    assert isinstance(result, Rewritten)
+    x, w = floats(rng, 3), onnx.numpy_helper.to_array(full.graph.initializer[0])
+    for chosen in (True, False):
+        relu = x if skip[0] == "x" else np.maximum(x, 0)
+        b = -relu if skip[1] == "a" else relu
+        inside = relu if read == "a" else b
+        y = inside + w if chosen else inside * w
+        close(run(result.model, {"x": x, "c": np.array(chosen)}), [b, y], 1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -116,3 +117,26 @@ def test_importance_does_not_depend_on_folding() -> None:
     for a, b in zip(unfolded.groups, folded.groups, strict=True):
         first, second = spaces.build(unfolded).order[a.id], spaces.build(folded).order[b.id]
         assert first.tolist() == second.tolist()
+
+
+@pytest.mark.parametrize(("rule", "power"), [("l1", 1), ("l2", 2)])
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_importance_is_the_sum_over_all_weights(name: str, rule: str, power: int) -> None:
+    """BatchNormalization folded before, each weight at once, where the code takes a few rows at a time."""
+    module = importlib.import_module("onnxnas.space.importance")
+    model = _folded(load(graphs.NETWORKS[name]()).model)
+    analysis = analyse(load(model))
+    wanted = np.zeros(analysis.labels.count)
+    for node in analysis.graph.nodes:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        for (tensor, axis), units in analysis.labels.axes.items():
+            if tensor in node.inputs[:2] and tensor in analysis.graph.initializers:
+                weight = np.abs(analysis.graph.initializers[tensor].astype(np.float64)) ** power
+                part = np.moveaxis(weight, axis, 0).reshape(len(units), -1).sum(1)
+                for unit, share in zip(units, part / part.mean(), strict=True):
+                    wanted[unit] += share if unit >= 0 else 0
+    for rows in (7, 1 << 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_ELEMENTS", rows)
+            np.testing.assert_allclose(module.importance(analysis, rule), wanted, rtol=1e-9)

@@ -160,7 +160,7 @@ def _member(
     names = {objective.name for objective in wanted(line)}
     others = {
         **{name: value for name, value in tails(found, found.p50.value).items() if name in names},
-        **own(line.config.objectives, graph.parse(content)),
+        **own(line.config.objectives, lambda: graph.parse(content)),
     }
     return Member(
         index,
