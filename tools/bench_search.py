@@ -332,6 +332,7 @@ def _draw(curves: Mapping[str, Rows], path: Path | None) -> None:
         axes.fill_between(x, mean - spread, mean + spread, alpha=0.2)
     axes.set(xscale="log", xlabel="measured candidates", ylabel="hypervolume")
     axes.set_xlim(10)
+    axes.set_ylim(bottom=min(float(rows.mean(axis=0)[9]) for rows in curves.values()) - 0.02)
     axes.legend()
     figure.savefig(path, dpi=120)
 
