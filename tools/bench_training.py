@@ -1,116 +1,151 @@
-"""Training strategies side by side: the same network, data, seed and time for each, and one table.
+"""Training strategies side by side: the same network, data, seed and processor time for each, and one table.
 
-    python tools/bench_training.py RUN [--minutes 5] [--variants sandwich progressive ...] [--split val]
+    python tools/bench_training.py RUN [--minutes 8] [--variants sandwich progressive ...] [--split val]
 
 RUN is a run whose `prepare` stage is complete (`onnxnas train` was begun). Every variant trains a fresh super-network
-for the same time on the clock, then the same sub-networks are judged with statistics recalibrated: the largest, even
-ones at a third and two thirds of the way down, the smallest, and random ones. Results go to RUN/bench_training.json as
-they come (an interrupted comparison goes on) and to standard output as a Markdown table.
+on one thread for the same time of the processor, which other work on the machine does not use up; then the same
+sub-networks are judged, statistics recalibrated, on 2,000 samples: the largest, even ones, the smallest, and random
+ones of two ranges of size. Results go to RUN/bench_training/ as they come, so that an interrupted comparison goes on
+and several processes may share one, and to standard output as a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import train
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import trained
+from onnxnas.pipeline import files, prepared, trained
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.space import SearchSpace
+from onnxnas.supernet import folded
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.types import Subnet
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "sandwich": {},
+    "sandwich, two random": {"random_subnets": 2},
+    "single stage, three random": {"strategy": "single_stage", "random_subnets": 3},
+    "progressive, three random": {"strategy": "progressive", "random_subnets": 3},
+    "single stage, one random": {"strategy": "single_stage", "random_subnets": 1},
     "sandwich, in place": {"in_place": True},
     "sandwich, no teacher": {"distillation": 0.0},
-    "sandwich, two random": {"random_subnets": 2},
+    "sandwich, teacher only": {"distillation": 1.0},
     "sandwich, any size": {"smallest": 0.0},
     "sandwich, averaged weights": {"ema": 0.998},
     "sandwich, lr 0.05": {"lr": 0.05},
     "sandwich, lr 0.01": {"lr": 0.01},
-    "single stage": {"strategy": "single_stage", "random_subnets": 3},
-    "progressive": {"strategy": "progressive", "random_subnets": 3},
+    "sandwich, batch of 64": {"batch_size": 64},
+    "sandwich, units by l2": {"importance": "l2"},
+    "sandwich, units by taylor": {"importance": "taylor"},
+    "sandwich, units as they are": {"importance": "none"},
 }
-RANDOM = 12
+RANDOM = 24
+RANGES = ((1.2, 1.8), (1.8, 4.0))  # fewer MACs than the original, times
 
 
 def judged(space: SearchSpace) -> dict[str, list[Subnet]]:
-    """The sub-networks that all variants are judged by, in columns."""
+    """The sub-networks that all variants are judged by."""
     upper = np.array([len(d.choices) - 1 for d in space.dimensions])
     ordered = np.array([d.kind != "depth" for d in space.dimensions])
-    even = [space.decode(np.rint(np.where(ordered, f, 0) * upper).astype(np.int64)) for f in (1 / 3, 2 / 3)]
+    even = [space.decode(np.rint(np.where(ordered, f, 0) * upper).astype(np.int64)) for f in (1 / 3, 1 / 2)]
     sampler, rng = SizedSampler(space, 0.2), np.random.default_rng(7)
-    return {
-        "max": [space.maximal()],
-        "even 1/3": even[:1],
-        "even 2/3": even[1:],
-        "min": [sampler.minimal()],
-        f"mean of {RANDOM} random": [sampler.random(rng) for _ in range(RANDOM)],
+    drawn = [sampler.random(rng) for _ in range(RANDOM)]
+    random = {
+        f"random, {low:g} to {high:g}x": [s for s in drawn if low <= 1 / sampler.share(s) < high]
+        for low, high in RANGES
     }
+    return {"max": [space.maximal()], "even": even, "min": [sampler.minimal()], **random}
+
+
+def space_of(line: Line, importance: str) -> SearchSpace:
+    """The run's search space, units sorted by this rule."""
+    if importance == line.config.importance:
+        return line.space
+    config = line.config.model_copy(update={"importance": importance})
+    loaded = line.original
+    if missing := folded(loaded):
+        loaded = prepared.with_batchnorm(loaded, missing, line.data, config.seed)
+    return prepared.ordered(loaded, config.elastic, prepared.importance(loaded, config, line.data))
 
 
 def compare(line: Line, variant: Mapping[str, Any], minutes: float, split: str) -> dict[str, Any]:
     """Train one variant and judge it."""
-    settings = line.config.train.model_copy(
-        update={"epochs": 1e6, "max_seconds": 60 * minutes, "eval_every": 0.0, "processes": 1, **variant}
-    )
-    network = trained.fresh(line.space, line.config.device)
+    space = space_of(line, variant.get("importance", line.config.importance))
+    fixed = {"epochs": 1e6, "max_seconds": 60 * minutes, "eval_every": 0.0, "processes": 1}
+    own = {key: value for key, value in variant.items() if key != "importance"}
+    settings = line.config.train.model_copy(update={**fixed, **own})
+    network = trained.fresh(space, line.config.device)
     result = train.train(
-        network, line.data, settings, directory=None, seed=line.config.seed, metric=line.metric
+        network,
+        line.data,
+        settings,
+        directory=None,
+        seed=line.config.seed,
+        metric=line.metric,
+        clock=time.process_time,
     )
-    judge = train.Judge(network, line.data, split, line.metric, seed=line.config.seed)
-    columns = {
-        name: float(np.mean([judge.quality(subnet) for subnet in subnets]))
-        for name, subnets in judged(line.space).items()
-    }
-    return {"epochs": result.epochs, "images_per_second": result.images_per_second, "quality": columns}
-
-
-def table(found: Mapping[str, Mapping[str, Any]], space: SearchSpace) -> None:
-    """Print what there is."""
-    whole = space.cost(Subnet()).macs
-    shares = {
-        name: whole / np.mean([space.cost(s).macs for s in subnets])
+    judge = train.Judge(network, line.data, split, line.metric, limit=2000, seed=line.config.seed)
+    quality = {
+        name: [round(judge.quality(subnet), 2) for subnet in subnets]
         for name, subnets in judged(space).items()
     }
-    names = [f"{name} ({share:.2f}x fewer MACs)" for name, share in shares.items()]
-    print(f"| variant | epochs | images/s | {' | '.join(names)} |")
-    print("| --- |" + " --- |" * (len(names) + 2))
+    return {"epochs": result.epochs, "images_per_second": result.images_per_second, "quality": quality}
+
+
+def table(found: Mapping[str, Mapping[str, Any]], space: SearchSpace) -> str:
+    """What there is, as Markdown; of several random sub-networks the mean and the best."""
+    whole = space.cost(Subnet()).macs
+    fewer = {name: [whole / space.cost(s).macs for s in subnets] for name, subnets in judged(space).items()}
+    heads = [
+        f"max, min ({fewer['min'][0]:.1f}x)",
+        "even (" + ", ".join(f"{f:.1f}x" for f in fewer["even"]) + ")",
+    ]
+    heads += [f"{name}: mean, best of {len(fewer[name])}" for name in fewer if name.startswith("random")]
+    lines = [f"| variant | epochs | {' | '.join(heads)} |", "| --- |" + " --- |" * (len(heads) + 1)]
     for name, body in found.items():
-        values = " | ".join(f"{value:.2f}" for value in body["quality"].values())
-        print(f"| {name} | {body['epochs']:.2f} | {body['images_per_second']:.0f} | {values} |")
+        quality: Mapping[str, Sequence[float]] = body["quality"]
+        cells = [[quality["max"][0], quality["min"][0]], quality["even"]]
+        cells += [[float(np.mean(v)), max(v)] for key, v in quality.items() if key.startswith("random")]
+        told = " | ".join(", ".join(f"{value:.2f}" for value in cell) for cell in cells)
+        lines.append(f"| {name} | {body['epochs']:.2f} | {told} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each")
+    parser.add_argument("--minutes", type=float, default=8.0, help="of training, for each")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--split", choices=("val", "test"), default="val")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     run = RunDirectory(options.run)
     line = Line(run, configuration.load(run / "config.yaml"), Silent())
-    place = run / "bench_training.json"
-    found: dict[str, Any] = json.loads(place.read_text()) if place.is_file() else {}
+    found: dict[str, Any] = {}
     for name in options.variants:
-        key = f"{name}, {options.minutes:g} min, {options.split}"
-        if key not in found:
-            found[key] = compare(line, VARIANTS[name], options.minutes, options.split)
-            place.write_text(json.dumps(found, indent=1))
-            print(f"{key}: {found[key]}", file=sys.stderr)
-    table(found, line.space)
+        key = re.sub(r"[^a-z0-9.]+", "-", f"{name}, {options.minutes:g} min, {options.split}")
+        place = run / "bench_training" / f"{key}.json"
+        if not place.is_file():
+            place.parent.mkdir(exist_ok=True)
+            files.write_json(place, compare(line, VARIANTS[name], options.minutes, options.split))
+        found[name] = files.read_json(place)
+        print(f"{name}: {json.dumps(found[name])}", file=sys.stderr, flush=True)
+    print(table(found, line.space))
 
 
 if __name__ == "__main__":

@@ -53,12 +53,14 @@ def train(
     on_event: Event | None = None,
     should_stop: Callable[[], bool] | None = None,
     group: Group | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Train the super-network in place; continue where the checkpoint in `directory` is, if there is one.
 
     `teacher` is a frozen network with the same outputs; None: the network as it is in the file. With
     `directory` None nothing is written. `on_event` gets every row of the log. `should_stop` is asked after
-    each step. In a `group`, all processes call this with the same network, data, settings and seed; what only
+    each step. `clock` gives the seconds that are counted; a comparison may count those of the processor
+    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed; what only
     process 0 does is said in `train.group`.
 
     Raises:
@@ -70,7 +72,7 @@ def train(
         EnvironmentProblem: another process of the group is gone.
     """
     group = group or Group()
-    run = _Run(net, data, settings, teacher, seed, metric, group)
+    run = _Run(net, data, settings, teacher, seed, metric, group, clock)
     identity = {
         "model_sha256": net.space.graph.digest,
         "space": getattr(net.space, "digest", None),
@@ -118,8 +120,9 @@ class _Run:
         seed: int,
         metric: Metric | None,
         group: Group,
+        clock: Callable[[], float],
     ) -> None:
-        self.group = group
+        self.group, self.clock = group, clock
         space: Sampler = net.space  # type: ignore[assignment]
         self.net, self.data, self.settings, self.seed, self.space = net, data, settings, seed, space
         self.sampler: Sampler = space
@@ -183,7 +186,7 @@ class _Run:
 
     def _steps(self, should_stop: Callable[[], bool] | None) -> None:
         at, settings = self.at, self.settings
-        self.start = time.monotonic() - at.elapsed
+        self.start = self.clock() - at.elapsed
         self.recent = (at.images, at.elapsed)
         saved = at.elapsed
         self.net.train()
@@ -215,7 +218,7 @@ class _Run:
         """Process 0 logs and judges; whether to stop and what time it is, is the same for all then."""
         at, stop = self.at, False
         if self.group.first:
-            at.elapsed = time.monotonic() - self.start
+            at.elapsed = self.clock() - self.start
             if loss is not None:
                 self._log_if_due(loss)
             self._evaluate_if_due()
@@ -338,7 +341,7 @@ class _Run:
         if kept is not None:
             self.net.load(kept)
         at.evaluated_at = at.step
-        at.elapsed = time.monotonic() - self.start
+        at.elapsed = self.clock() - self.start
         row = {"epoch": round(at.step / self.per_epoch, 4), "step": at.step, "seconds": round(at.elapsed, 3)}
         self.record.row(at, {**row, "eval": dict(at.evaluation)})
         self.recent = (at.images, at.elapsed)
