@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+LESSONS = "finalists/lessons"
+MOST_KEPT = 1 << 30  # bytes of the teacher's answers
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
 
 
@@ -113,10 +116,46 @@ def teacher(line: Line) -> SuperNetwork:
     return trained.on(train.teacher_of(folded), line.config.device)
 
 
-def speed(line: Line, subnet: Subnet) -> float:
-    """Training samples per second of fine-tuning a sub-network, as fast as this process is now."""
+def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
+    """How fast this process is now at fine-tuning a sub-network that knows the teacher's answers, and at asking it.
+
+    {"samples_per_second", "teacher_samples_per_second": None where nobody asks it}
+    """
     network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.config.device)
-    return trained.speed(line, network, settings(line, 1.0).for_finetuning())
+    chosen, told, seed = settings(line, 1.0).for_finetuning(), train.Lessons(), line.config.seed
+    asked = None
+    if train.criterion(line.graph, line.data, chosen).needs_teacher:
+        asked = told.teach(teacher(line), line.data, chosen, seed=seed, epoch=0, batches=trained.TIMED)
+
+    def fit(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
+        return train.train(network, line.data, settings, directory=None, lessons=told, seed=seed)
+
+    return {
+        "samples_per_second": trained.speed(line, network, chosen, fit),
+        "teacher_samples_per_second": asked,
+    }
+
+
+def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
+    """For how many epochs the teacher's answers are kept for `pieces` finalists: for all, or for none.
+
+    For none when there is only one finalist, when nobody asks the teacher, or when they would take too much room.
+    """
+    if pieces < 2 or not train.criterion(line.graph, line.data, line.config.train).needs_teacher:
+        return 0
+    shapes = [line.graph.tensors[name].shape for name in line.graph.outputs]
+    values = sum(np.inf if shape is None else float(np.prod(shape[1:])) for shape in shapes)
+    whole = math.ceil(epochs)
+    return whole if 4 * values * line.data.train.n * whole <= MOST_KEPT else 0
+
+
+def teach(line: Line, epoch: int, epochs: int) -> None:
+    """Write what the teacher says of the batches of one epoch, of so many, unless that is done."""
+    lessons = train.Lessons(line.run / LESSONS)
+    if not lessons.has(epoch):
+        chosen = settings(line, 1.0).for_finetuning()
+        lessons.teach(teacher(line), line.data, chosen, seed=line.config.seed, epoch=epoch)
+    line.step("answers of the original", epoch + 1, epochs)
 
 
 def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
@@ -143,8 +182,9 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             line.data,
             settings(line, epochs, limit),
             teacher=teacher(line),
+            lessons=train.Lessons(line.run / LESSONS),
             directory=place,
-            seed=line.config.seed + index,
+            seed=line.config.seed,
             metric=line.metric,
             on_event=watch,
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxnas.space import SearchSpace
     from onnxnas.train.settings import TrainSettings
 
-_WARM, _TIMED = 2, 6  # steps
+_WARM, TIMED = 2, 6  # steps
 
 Fit = Callable[["SuperNetwork", "TrainSettings"], train.TrainResult]
 
@@ -53,7 +53,7 @@ def speed(line: Line, network: SuperNetwork, settings: TrainSettings, fit: Fit |
     per_epoch = max(1, line.data.train.n // settings.batch_size)
     short = settings.model_copy(update={"eval_every": 0.0, "max_seconds": None})
     rate = 0.0
-    for steps in (_WARM, _TIMED):
+    for steps in (_WARM, TIMED):
         wanted = short.model_copy(update={"epochs": steps / per_epoch})
         rate = (fit or alone)(network, wanted).images_per_second
     return max(rate, 1e-3)

@@ -37,7 +37,8 @@ Row = Mapping[str, Any]
 def perform(line: Line, request: Row) -> dict[str, Any]:
     """Do one request. Raises what the work raises.
 
-    {"do": "speed", "subnet"}                              -> {"samples_per_second"}
+    {"do": "speed", "subnet"}                              -> what `finalists.speed` returns
+    {"do": "teach", "epoch", "epochs"}                     -> {}, when the epoch's answers are written
     {"do": "tune", "subnet", "index", "epochs", "limit"}   -> what `finalists.tune` returns
     {"do": "join", "rank", "size", "meeting"}              -> {}, when the team is done, see `team`
     """
@@ -47,9 +48,12 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
             group.hear()  # which run this is about is known
             team.follow(group, line)
         return {}
+    if request["do"] == "teach":
+        finalists.teach(line, request["epoch"], request["epochs"])
+        return {}
     subnet = Subnet.from_json(request["subnet"])
     if request["do"] == "speed":
-        return {"samples_per_second": finalists.speed(line, subnet)}
+        return finalists.speed(line, subnet)
     return finalists.tune(line, request["index"], subnet, request["epochs"], request["limit"])
 
 

@@ -4,7 +4,9 @@ from onnxnas.train.checkpoint import load_weights
 from onnxnas.train.evaluate import Judge, evaluate, frozen, original
 from onnxnas.train.finetune import FineTuned, finetune, teacher_of
 from onnxnas.train.group import Group, joined, threads
+from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
+from onnxnas.train.losses import criterion
 from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import STRATEGIES, Strategy
@@ -14,9 +16,11 @@ __all__ = [
     "FineTuned",
     "Group",
     "Judge",
+    "Lessons",
     "Strategy",
     "TrainResult",
     "TrainSettings",
+    "criterion",
     "evaluate",
     "finetune",
     "frozen",

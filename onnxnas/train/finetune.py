@@ -18,6 +18,7 @@ from onnxnas.data.metrics import Metric, get_metric
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.evaluate import Judge, frozen
+from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
 from onnxnas.train.record import Event, TrainResult
 from onnxnas.train.settings import TrainSettings
@@ -55,6 +56,7 @@ def finetune(
     settings: TrainSettings,
     *,
     teacher: SuperNetwork | None,
+    lessons: Lessons | None = None,
     directory: Path | None = None,
     seed: int = 0,
     metric: Metric | None = None,
@@ -62,8 +64,8 @@ def finetune(
 ) -> FineTuned:
     """Train the network of `graph` (a sub-network as ONNX, loaded again) on labels and the teacher's outputs.
 
-    `teacher` is `teacher_of` the original model; None: the sub-network as it is. `directory` holds the
-    checkpoints. Raises as `train`.
+    `teacher` is `teacher_of` the original model; None: the sub-network as it is. `lessons` have what it says of the
+    batches of this seed. `directory` holds the checkpoints. Raises as `train`.
     """
     net = SuperNetwork(FixedSpace(graph))
     if teacher is not None:
@@ -85,7 +87,15 @@ def finetune(
     before = judge.quality(only, statistics)
     old = net.weights()
     result = train(
-        net, data, settings, directory=directory, teacher=teacher, seed=seed, metric=metric, on_event=on_event
+        net,
+        data,
+        settings,
+        directory=directory,
+        teacher=teacher,
+        lessons=lessons,
+        seed=seed,
+        metric=metric,
+        on_event=on_event,
     )
     tuned = judge.statistics(only)
     after = judge.quality(only, tuned)

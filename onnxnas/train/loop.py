@@ -29,8 +29,10 @@ from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
 from onnxnas.train.group import Group
-from onnxnas.train.losses import Criterion, detached
+from onnxnas.train.lessons import Lessons
+from onnxnas.train.losses import Outputs, criterion, detached
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
+from onnxnas.train.precision import in_bf16
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.train.settings import TrainSettings
@@ -48,6 +50,7 @@ def train(
     *,
     directory: Path | None,
     teacher: SuperNetwork | None = None,
+    lessons: Lessons | None = None,
     seed: int = 0,
     metric: Metric | None = None,
     on_event: Event | None = None,
@@ -57,11 +60,12 @@ def train(
 ) -> TrainResult:
     """Train the super-network in place; continue where the checkpoint in `directory` is, if there is one.
 
-    `teacher` is a frozen network with the same outputs; None: the network as it is in the file. With
-    `directory` None nothing is written. `on_event` gets every row of the log. `should_stop` is asked after
-    each step. `clock` gives the seconds that are counted; a comparison may count those of the processor
-    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed; what only
-    process 0 does is said in `train.group`.
+    `teacher` is a frozen network with the same outputs; None: the network as it is in the file. Where `lessons` have
+    what it says of a batch, it is not asked; one process alone can have them. With `directory` None nothing is
+    written. `on_event` gets every row of the log. `should_stop` is asked after each step. `clock` gives the seconds
+    that are counted; a comparison may count those of the processor (`time.process_time`), which other work on the
+    machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed;
+    what only process 0 does is said in `train.group`.
 
     Raises:
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
@@ -73,6 +77,7 @@ def train(
     """
     group = group or Group()
     run = _Run(net, data, settings, teacher, seed, metric, group, clock)
+    run.lessons = lessons if group.size == 1 else None
     identity = {
         "model_sha256": net.space.graph.digest,
         "space": getattr(net.space, "digest", None),
@@ -89,20 +94,13 @@ def train(
     return run.run(should_stop)
 
 
-def bf16_helps(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 @dataclass
 class _Part:
     """Some samples of a batch: inputs, labels, the teacher's outputs, and their share of the batch."""
 
     x: dict[str, Tensor]
     y: Tensor | None
-    taught: tuple[Tensor, ...] | None
+    taught: Outputs | None
     share: float
 
 
@@ -110,6 +108,7 @@ class _Run:
     """One run; `record` and `at` are set before `run`."""
 
     record: Record
+    lessons: Lessons | None = None
 
     def __init__(
         self,
@@ -129,9 +128,7 @@ class _Run:
         if settings.smallest > 0 and isinstance(space, SearchSpace):
             self.sampler = SizedSampler(space, settings.smallest)
         self.strategy = get_strategy(settings.strategy, self.sampler, settings.random_subnets)
-        self.criterion = Criterion(
-            space.graph, data, settings.loss, settings.distillation, settings.temperature
-        )
+        self.criterion = criterion(space.graph, data, settings)
         self.optimizer = make_optimizer(net, settings)
         self.weights = net.named_weights()
         self.average = None if settings.ema is None else MovingAverage(self.weights, settings.ema)
@@ -152,7 +149,7 @@ class _Run:
 
     def run(self, should_stop: Callable[[], bool] | None) -> TrainResult:
         settings, net = self.settings, self.net
-        net.bf16 = bf16_helps(net.device) if settings.bf16 == "auto" else settings.bf16
+        net.bf16 = in_bf16(settings, net.device)
         if self.teacher is not None:
             self.teacher.bf16 = net.bf16
         was = torch.are_deterministic_algorithms_enabled()
@@ -269,18 +266,29 @@ class _Run:
         """The samples in `settings.accumulate` parts, with what the teacher says of them."""
         n = int(next(iter(x.values())).shape[0])
         parts = []
+        known = self._known(n)
         for index in range(self.settings.accumulate):
             place = part_of(n, self.settings.accumulate, index)
             if place.start == place.stop:
                 continue
             inputs = {name: value[place] for name, value in x.items()}
-            taught = None
-            if self.teacher is not None and self.criterion.needs_teacher:
+            taught: Outputs | None = None
+            if known is not None:
+                taught = tuple(output[place].to(self.net.device) for output in known)
+            elif self.teacher is not None and self.criterion.needs_teacher:
                 with torch.no_grad():
                     taught = self.teacher(inputs)
             share = (place.stop - place.start) / self.batch
             parts.append(_Part(inputs, None if y is None else y[place], taught, share))
         return parts
+
+    def _known(self, n: int) -> Outputs | None:
+        """What the lessons have of this batch of n samples."""
+        if self.lessons is None or not self.criterion.needs_teacher:
+            return None
+        epoch, index = divmod(self.at.step, self.per_epoch)
+        first = index * self.settings.batch_size
+        return self.lessons.of(epoch, slice(first, first + n))
 
     def _diverged(self, loss: float) -> float:
         """The update is left out; too many of them on end are an error."""

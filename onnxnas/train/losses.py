@@ -19,6 +19,7 @@ from onnxnas.data import DataSet
 from onnxnas.errors import ConfigError
 from onnxnas.graph import Graph
 from onnxnas.plugins import is_reference, load_object
+from onnxnas.train.settings import TrainSettings
 
 Outputs = Sequence[Tensor]
 TaskLoss = Callable[[Outputs, Tensor], Tensor]
@@ -141,6 +142,11 @@ class Criterion:
         if self.weight == 1:
             return self.distil(outputs, teacher)
         return (1 - self.weight) * self.labels(outputs, y) + self.weight * self.distil(outputs, teacher)
+
+
+def criterion(graph: Graph, data: DataSet, settings: TrainSettings) -> Criterion:
+    """The loss that the settings say. Raises ConfigError."""
+    return Criterion(graph, data, settings.loss, settings.distillation, settings.temperature)
 
 
 def detached(outputs: Outputs) -> tuple[Tensor, ...]:

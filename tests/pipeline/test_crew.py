@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from onnxnas.errors import EnvironmentProblem, RunError
-from onnxnas.pipeline import config
+from onnxnas.pipeline import config, finalists
 from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
@@ -53,7 +54,7 @@ def copy(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def test_several_processes_give_what_one_gives(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three requests for two processes: the same weights as in this process, to the last bit."""
+    """Three requests for two processes that know the teacher's answers: this process' weights, bit by bit."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = Crew(opened(copy), 1).map(requests())
     names = [Path("finalists") / f"{index:02d}" / "model.onnx" for index in (1, 2, 3)]
@@ -62,12 +63,29 @@ def test_several_processes_give_what_one_gives(copy: Path, monkeypatch: pytest.M
     heard = Heard()
     with Crew(opened(copy, heard), 2) as crew:
         crew._threads = 1
+        crew.map([{"do": "teach", "epoch": 0, "epochs": 1}])
         together = crew.map(requests())
+    assert (copy / "finalists" / "lessons" / "epoch-0000.safetensors").is_file()
     assert together == alone
     assert [(copy / name).read_bytes() for name in names] == expected
-    assert expected[0] != expected[2]  # a finalist has a seed of its own
+    assert expected[0] == expected[2] != expected[1]  # all see the same batches
     assert len([text for text in heard.said if text.startswith("finalist")]) == 3
     assert {"finalist 1", "finalist 2", "finalist 3"} <= heard.stages
+
+
+def test_answers_are_kept_where_they_are_worth_it(tiny_run: Path) -> None:
+    """For several finalists, whole epochs; not where they would be too large, or where only labels teach."""
+    line = opened(tiny_run)
+    samples, scores = line.data.train.n, np.prod((line.graph.tensors[line.graph.outputs[0]].shape or ())[1:])
+    assert finalists.kept_epochs(line, 2.3, 2) == 3
+    assert finalists.kept_epochs(line, 2.3, 1) == 0
+    most = int(finalists.MOST_KEPT // (4 * scores * samples))
+    assert finalists.kept_epochs(line, most, 4) == most
+    assert finalists.kept_epochs(line, most + 1, 4) == 0
+    line.config = line.config.model_copy(
+        update={"train": line.config.train.model_copy(update={"distillation": 0.0})}
+    )
+    assert finalists.kept_epochs(line, 2.3, 2) == 0
 
 
 def test_errors_come_back_as_they_were(copy: Path) -> None:

@@ -16,7 +16,6 @@ from tensorboardX.proto.event_pb2 import Event
 from onnxnas.errors import CheckFailed, Interrupted, RunError
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train import TrainSettings, load_weights, train
-from onnxnas.train import loop as loop_module
 from tests.train import tiny
 
 
@@ -195,17 +194,17 @@ def test_a_checkpoint_of_something_else_is_refused(what: str, change: dict[str, 
         )
 
 
-def test_the_clock_ends_the_run_with_a_low_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_ends_the_run_with_a_low_rate() -> None:
     now = [0.0]
 
     def tick() -> float:
         now[0] += 0.2
         return now[0]
 
-    monkeypatch.setattr(loop_module.time, "monotonic", tick)
     rows: list[Any] = []
     options = tiny.settings(epochs=1000, max_seconds=10, log_steps=1)
-    result = train(SuperNetwork(tiny.places()), tiny.data(), options, directory=None, on_event=rows.append)
+    network = SuperNetwork(tiny.places())
+    result = train(network, tiny.data(), options, directory=None, on_event=rows.append, clock=tick)
     assert 10 <= result.seconds < 11
     assert result.steps <= 51
     rates = [row["lr"] for row in rows]

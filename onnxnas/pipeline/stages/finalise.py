@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from typing import Any
+
+import numpy as np
 
 from onnxnas import graph, measure, search, train
 from onnxnas.errors import CheckFailed, EnvironmentProblem
@@ -79,11 +82,15 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
             plan = line.run.decide("finalise", _plan(line, chosen, crew))
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
         line.say(f"finalise: {len(chosen)} finalists, {plan['epochs']:g} epochs of fine-tuning each{at_once}")
+        taught = plan.get("lessons", 0)
+        crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
         requests = [
             {"do": "tune", "subnet": body, "index": index, "epochs": plan["epochs"], "limit": limit}
             for index, (body, limit) in enumerate(zip(plan["subnets"], plan["limits"], strict=True), 1)
         ]
-        return chosen, crew.map(requests)
+        told = crew.map(requests)
+    shutil.rmtree(line.run / finalists.LESSONS, ignore_errors=True)
+    return chosen, told
 
 
 def _chosen(line: Line) -> list[Subnet]:
@@ -104,11 +111,18 @@ def _plan(line: Line, chosen: list[Subnet], crew: Crew) -> dict[str, Any]:
         began = time.perf_counter()
         rates = crew.map([{"do": "speed", "subnet": subnet} for subnet in subnets])
         each = [line.data.train.n / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
+        asking = [line.data.train.n / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
         measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
-        epochs = min(epochs, round(left / makespan(each, crew.size), 2))
+        shared = min(epochs, left / (makespan(each, crew.size) + float(np.mean(asking)) / crew.size))
+        if finalists.kept_epochs(line, shared, len(subnets)):
+            epochs = round(shared, 2)
+        else:
+            each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
+            epochs = min(epochs, round(left / makespan(each, crew.size), 2))
         limits = [round(budget.PATIENCE * epochs * one, 1) for one in each]
-    return {"subnets": subnets, "epochs": epochs, "limits": limits}
+    lessons = finalists.kept_epochs(line, epochs, len(subnets))
+    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": lessons}
 
 
 def _seen_before(line: Line, quality: float) -> list[str]:
