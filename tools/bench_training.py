@@ -89,7 +89,7 @@ def compare(line: Line, variant: Mapping[str, Any], minutes: float, split: str) 
     fixed = {"epochs": 1e6, "max_seconds": 60 * minutes, "eval_every": 0.0, "processes": 1}
     own = {key: value for key, value in variant.items() if key != "importance"}
     settings = line.config.train.model_copy(update={**fixed, **own})
-    network = trained.fresh(space, line.config.device)
+    network = trained.fresh(space, line.device)
     result = train.train(
         network,
         line.data,

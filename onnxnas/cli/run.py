@@ -57,7 +57,9 @@ Warm = Annotated[
     list[str] | None,
     typer.Option("--warm-start", help="A finished run of the same model to learn from; repeatable."),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Of training: auto, cpu or cuda.", show_default="auto")
+]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML file; flags win over it.")]
 Save = Annotated[Path | None, typer.Option("--save-config", help="Write the resolved configuration there.")]
 Join = Annotated[bool, typer.Option("--join", help="Help the process that is searching this run now.")]

@@ -118,7 +118,7 @@ class Config(Section):
     batch: int = Field(1, ge=1)
     precision: tuple[str, ...] = ("fp32",)
     elastic: tuple[Literal["depth", "width", "kernel"], ...] = ("depth", "width", "kernel")
-    device: str = "cpu"
+    device: str = Field("auto", description="of training: auto (an accelerator if there is one), cpu, cuda")
     seed: int = Field(0, ge=0)
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     batchnorm: Literal["auto", "insert", "keep"] = "auto"

@@ -89,7 +89,7 @@ def fitting(line: Line, pieces: int) -> int:
     said = line.config.finalise.processes
     if said is not None:
         return min(said, pieces)
-    if line.config.device != "cpu":
+    if line.device != "cpu":
         return 1
     return max(1, min(pieces, len(measure.available_cores()), fitting_memory()))
 

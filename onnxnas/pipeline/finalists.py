@@ -113,7 +113,7 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
 def teacher(line: Line) -> SuperNetwork:
     """The original network, frozen, without BatchNormalization to compute, on the run's device."""
     folded = loaded(line, build.fold(graph.rewritten(line.graph, ())).proto())
-    return trained.on(train.teacher_of(folded), line.config.device)
+    return trained.on(train.teacher_of(folded), line.device)
 
 
 def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
 
     {"samples_per_second", "teacher_samples_per_second": None where nobody asks it}
     """
-    network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.config.device)
+    network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.device)
     chosen, told, seed = settings(line, 1.0).for_finetuning(), train.Lessons(), line.config.seed
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:

@@ -130,9 +130,16 @@ class Line:
         return data.get_metric(self.data.metric)
 
     @cached_property
+    def device(self) -> str:
+        """Where this process trains, see `trained.chosen`."""
+        from onnxnas.pipeline import trained
+
+        return trained.chosen(self.config.device)
+
+    @cached_property
     def network(self) -> SuperNetwork:
         """The trained super-network."""
         from onnxnas.pipeline import trained
 
         self.run.verify("train")
-        return trained.network(self.run, self.space, self.config.device)
+        return trained.network(self.run, self.space, self.device)

@@ -45,7 +45,7 @@ def sizes(line: Line, seconds: float | None) -> list[int]:
     if line.config.train.processes is not None:
         return [line.config.train.processes]
     cores = len(measure.available_cores())
-    if line.config.device != "cpu" or seconds is None or seconds < WORTH_TRYING or cores == 1:
+    if line.device != "cpu" or seconds is None or seconds < WORTH_TRYING or cores == 1:
         return [1]
     able = fitting_memory() >= cores and line.config.train.batch_size >= LEAST_PART * cores
     return [1, cores] if able else [1]
@@ -75,7 +75,7 @@ class Team:
                     stack.callback(member.end)
                     member.give(rank, {"do": "join", "rank": rank, "size": self.size, "meeting": meeting})
                 stack.enter_context(train.threads(share))
-            device = self.line.config.device
+            device = self.line.device
             self.group = stack.enter_context(train.joined(0, self.size, meeting, device))
             if self.size > 1:
                 self.group.tell({"do": "follow", "run": str(self.line.run.path.absolute())})
@@ -112,7 +112,7 @@ def attend(device: str, rank: int, size: int) -> dict[str, Any]:
     from onnxnas.pipeline.line import Line
     from onnxnas.pipeline.run_dir import RunDirectory
 
-    with train.joined(rank, size, LAUNCHED, device) as group:
+    with train.joined(rank, size, LAUNCHED, trained.chosen(device)) as group:
         run = RunDirectory(group.hear()["run"])
         follow(group, Line(run, configuration.load(run / "config.yaml"), Silent()))
     return {"schema": 1, "run": str(run.path), "stage": "train", "rank": rank}
@@ -121,7 +121,7 @@ def attend(device: str, rank: int, size: int) -> dict[str, Any]:
 def follow(group: train.Group, line: Line) -> None:
     """Take part in whatever process 0 trains, until it says that it is enough."""
     while (request := group.hear())["do"] == "train":
-        network = trained.fresh(line.space, line.config.device)
+        network = trained.fresh(line.space, line.device)
         directory = line.run / "supernet" if request["records"] else None
         _trained(line, network, TrainSettings.model_validate(request["settings"]), directory, group)
 

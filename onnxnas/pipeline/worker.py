@@ -43,7 +43,7 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
     {"do": "join", "rank", "size", "meeting"}              -> {}, when the team is done, see `team`
     """
     if request["do"] == "join":
-        device = line.config.device
+        device = line.device
         with train.joined(request["rank"], request["size"], request["meeting"], device) as group:
             group.hear()  # which run this is about is known
             team.follow(group, line)

@@ -87,6 +87,8 @@ def joined(rank: int, size: int, meeting: str, device: str = "cpu") -> Iterator[
         yield Group()
         return
     backend = "nccl" if device.startswith("cuda") else "gloo"
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
     # torch names groups by how many it has made, failed ones too: all must begin alike to find each other
     distributed.distributed_c10d._world.group_count = 0
     with _together():

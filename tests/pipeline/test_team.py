@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from onnxnas.errors import EnvironmentProblem
 from onnxnas.pipeline import config, runner, team, trained
@@ -106,3 +107,16 @@ def test_sizes_worth_trying(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found(600.0) == [1]
     monkeypatch.setenv("WORLD_SIZE", "5")
     assert found(600.0, processes=3) == [5]
+
+
+def test_the_device_is_chosen_where_nobody_says_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator if there is one; one for each process of a launcher; what the user says stays."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert trained.chosen("auto") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert trained.chosen("auto") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert trained.chosen("auto") == trained.chosen("cuda") == "cuda:1"
+    assert trained.chosen("cpu") == "cpu"
+    assert trained.chosen("cuda:0") == "cuda:0"

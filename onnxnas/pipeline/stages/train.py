@@ -56,7 +56,7 @@ def _trained(line: Line, plan: Mapping[str, Any], together: Team) -> train.Train
             )
 
     return together.train(
-        trained.fresh(line.space, line.config.device),
+        trained.fresh(line.space, line.device),
         settings,
         directory=line.run / "supernet",
         on_event=watch,
@@ -66,7 +66,7 @@ def _trained(line: Line, plan: Mapping[str, Any], together: Team) -> train.Train
 def _planned(line: Line, stack: ExitStack) -> tuple[Team, dict[str, Any]]:
     """The fastest team, which `stack` ends, and how much it can train."""
     settings = line.config.train
-    network = trained.fresh(line.space, line.config.device)
+    network = trained.fresh(line.space, line.device)
     seconds = budget.allowance(line, "train")
     found: list[tuple[float, Team]] = []
     for size in sizes(line, seconds):
