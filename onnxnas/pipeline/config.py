@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from onnxnas.errors import ConfigError
+from onnxnas.measure import Target
 from onnxnas.pipeline import files
 from onnxnas.pipeline.objectives import OBJECTIVES
 from onnxnas.plugins import is_reference
@@ -116,6 +117,10 @@ class Config(Section):
     runtime: str = "onnxruntime"
     threads: int = Field(1, ge=1)
     batch: int = Field(1, ge=1)
+    runtime_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="on top of the runtime's defaults, for example INFERENCE_PRECISION_HINT: bf16 of openvino",
+    )
     precision: tuple[str, ...] = ("fp32",)
     elastic: tuple[Literal["depth", "width", "kernel"], ...] = ("depth", "width", "kernel")
     device: str = Field("auto", description="of training: auto (an accelerator if there is one), cpu, cuda")
@@ -167,6 +172,11 @@ class Config(Section):
             if name != "fp32":
                 raise ValueError(f"'{name}' is not there yet; this version searches fp32 only")
         return value
+
+    @property
+    def target(self) -> Target:
+        """Where the models of this run will serve, and are measured."""
+        return Target(self.runtime, self.threads, self.batch, self.runtime_settings)
 
     @property
     def budget(self) -> float | None:

@@ -55,8 +55,12 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
     found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
     if not found.dimensions:
         raise ModelError(_nothing(config, found))
+    content = _serialised(given, loaded)
     measure.get_runtime(config.runtime)
-    return Source(loaded, dataset, _serialised(given, loaded))
+    if config.runtime_settings:  # what the runtime refuses is better said before the training than after it
+        with measure.Measurer(config.target, content, build.feeds(loaded, dataset, config.batch)):
+            pass
+    return Source(loaded, dataset, content)
 
 
 def _serialised(given: Any, loaded: graph.Graph) -> bytes:

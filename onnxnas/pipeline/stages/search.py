@@ -113,9 +113,8 @@ def _within_reach(line: Line, plan: Mapping[str, Any]) -> tuple[Objective, ...]:
 def measurer(line: Line) -> measure.Measurer:
     """A measuring process for this run's target, beside the user's model."""
     config = line.config
-    target = measure.Target(config.runtime, config.threads, config.batch)
     return measure.Measurer(
-        target,
+        config.target,
         line.baseline,
         build.feeds(line.original, line.data, config.batch),
         timeout=config.search.timeout,
