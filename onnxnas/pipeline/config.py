@@ -67,6 +67,9 @@ class SearchConfig(SearchSettings):
     )
     timeout: float = Field(60.0, gt=0, description="seconds for one measurement of one candidate")
     memory_limit: int | None = Field(None, ge=1, description="bytes for the measuring process")
+    time_layers: bool = Field(
+        True, description="time layers on their own first, for algorithms that predict latency"
+    )
     warm_start: tuple[str, ...] = Field((), description="finished runs of the same model to learn from")
     reduce_from: tuple[str, ...] = Field(
         (), description="finished runs whose good candidates say what to keep"

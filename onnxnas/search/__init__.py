@@ -25,7 +25,7 @@ from onnxnas.search.front import (
 )
 from onnxnas.search.predictors import Round
 from onnxnas.search.prior import Prior
-from onnxnas.search.problem import Dimension, Genotype, Problem, Space
+from onnxnas.search.problem import Dimension, Genotype, Hint, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
 from onnxnas.search.reduction import ReducedSpace, populated
 from onnxnas.search.settings import SearchSettings
@@ -42,6 +42,7 @@ __all__ = [
     "Evaluator",
     "Frame",
     "Genotype",
+    "Hint",
     "Prior",
     "Problem",
     "Progress",

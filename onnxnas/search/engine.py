@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from onnxnas.search.algorithm import make_algorithm
 from onnxnas.search.evaluator import Evaluator
 from onnxnas.search.predictors import Round
 from onnxnas.search.prior import Prior
-from onnxnas.search.problem import Genotype, Problem, Space
+from onnxnas.search.problem import Genotype, Hint, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
 from onnxnas.search.settings import SearchSettings
 from onnxnas.search.study import Record, Study, identity
@@ -49,6 +49,7 @@ def run(
     should_stop: Callable[[], bool] | None = None,
     *,
     prior: Prior | None = None,
+    hints: Mapping[str, Hint] | None = None,
     on_round: Callable[[Round], None] | None = None,
     study_name: str = "search",
 ) -> list[Trial]:
@@ -58,8 +59,9 @@ def run(
 
     Every evaluated candidate is in the study before the next one starts. `on_trial` is called after each
     one evaluated now (not for replayed ones); `should_stop` is asked before each. `prior` is what an earlier
-    search found out; an algorithm that predicts says how well to `on_round`, replayed rounds included. Returns the
-    trials of the study, each candidate once, by number; failed ones included.
+    search found out, `hints` what is known of objectives without measuring; an algorithm that predicts says how well
+    to `on_round`, replayed rounds included. Returns the trials of the study, each candidate once, by number; failed
+    ones included.
 
     Raises:
         RunError: the study is of another model, space, objectives, seed or settings, or is damaged.
@@ -69,7 +71,7 @@ def run(
         Interrupted: stopped from the keyboard.
     """
     _check_objectives(objectives)
-    problem = Problem(space, objectives, prior)
+    problem = Problem(space, objectives, prior, hints)
     algorithm = make_algorithm(problem, settings, np.random.default_rng(seed))
     rounds: Sequence[Round] = getattr(algorithm, "rounds", ())
     with Study.open(storage_url, study_name, problem, identity(problem, seed, settings.sequence())) as study:

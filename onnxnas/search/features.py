@@ -2,7 +2,8 @@
 
 For every dimension the share of what is left, one indicator for each choice, and, when the space tells them
 (`profile`), the multiply-accumulates of every layer. Indicators let a linear model learn that a width of 12 takes
-as long as one of 16; the layers' costs let it extrapolate.
+as long as one of 16; the layers' costs let it extrapolate. What is known of an objective without measuring
+(`Problem.hints`) is seen by that objective's predictor alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ FEWEST = 10  # candidates of a prior below which it predicts nothing
 class Features:
     """(n, f) features of genotypes; the same columns for every candidate of one problem.
 
-    elsewhere   how many of the last columns are figures that a prior says
+    Columns: what the genotype says, the figures that a prior says, the hints in the order of their objectives.
+
+    elsewhere   how many columns are figures that a prior says
     prior       a predictor of every objective, as it was there; None unless all were
     """
 
@@ -38,11 +41,38 @@ class Features:
         if problem.prior is not None and len(problem.prior) >= FEWEST:
             self._learn(problem.prior)
         self.elsewhere = len(self._told)
+        names = [o.name for o in problem.objectives]
+        self._hints = {i: problem.hints[name] for i, name in enumerate(names) if name in problem.hints}
+        self._hinted: dict[str, Floats] = {}
 
     def of(self, genotypes: Sequence[Genotype]) -> Floats:
         """One row for each of n genotypes."""
         rows = np.array([self._row(g) for g in genotypes])
-        return np.concatenate([rows, *(model.predict(rows)[:, None] for model in self._told)], axis=1)
+        told = (model.predict(rows)[:, None] for model in self._told)
+        hints = np.array([self._hint(g) for g in genotypes])
+        return np.concatenate([rows, *told, hints], axis=1)
+
+    def fitted(self, objective: int, features: Floats, values: Floats) -> tuple[str, Fitted]:
+        """A predictor of the minimised objective of that number, fitted to n values (n,), and its name."""
+        whole = features.shape[1]
+        columns = np.arange(whole - len(self._hints))
+        if objective not in self._hints:
+            name, model = fitted("auto", features[:, columns], values, self.elsewhere)
+            return name, _Seeing(model, columns)
+        own = int(columns.size) + list(self._hints).index(objective)
+        if self._hints[objective].exact:
+            return "exact", _Column(own)
+        columns = np.append(columns, own)
+        name, model = fitted("auto", features[:, columns], values, self.elsewhere + 1, hinted=True)
+        return name, _Seeing(model, columns)
+
+    def _hint(self, genotype: Genotype) -> Floats:
+        key = self._problem.key(genotype)
+        if key not in self._hinted:
+            subnet, signs = self._problem.subnet(genotype), self._problem.signs
+            said = [signs[i] * hint.of(subnet) for i, hint in self._hints.items()]
+            self._hinted[key] = np.array(said, np.float64)
+        return self._hinted[key]
 
     def _learn(self, prior: Prior) -> None:
         rows = np.array([self._row(g) for g in prior.genotypes(self._problem)])
@@ -74,6 +104,27 @@ class Features:
             costs = np.asarray(self._profile(subnet), np.float64)
             parts += [costs, [costs.sum()]]
         return np.concatenate([np.atleast_1d(part) for part in parts])
+
+
+@dataclass(frozen=True)
+class _Seeing:
+    """A fitted predictor of some of the features."""
+
+    model: Fitted
+    columns: NDArray[np.int64]
+
+    def predict(self, features: Floats) -> Floats:
+        return self.model.predict(features[:, self.columns])
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What one feature says."""
+
+    index: int
+
+    def predict(self, features: Floats) -> Floats:
+        return features[:, self.index]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
 from onnxnas.search.front import Frame, Rows, best_layers, most_volume, non_dominated
 from onnxnas.search.genetic import nsga2
-from onnxnas.search.predictors import Fitted, Round, fitted, score
+from onnxnas.search.predictors import Fitted, Round, score
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
@@ -106,8 +106,7 @@ class PredictedSearch:
         rows = np.array([row for _, row in able]).reshape(len(able), len(self._problem.objectives))
         if len(able) >= self._first:
             features = self._features.of([g for g, _ in able])
-            k = self._features.elsewhere
-            made = [fitted("auto", features, rows[:, i], k) for i in range(rows.shape[1])]
+            made = [self._features.fitted(i, features, rows[:, i]) for i in range(rows.shape[1])]
             self._names = tuple(name for name, _ in made)
             models: Sequence[Fitted] = [model for _, model in made]
         elif self._features.prior is not None:

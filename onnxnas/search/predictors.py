@@ -148,7 +148,9 @@ class Transferred:
         return line + self._rest.predict(features)
 
 
-def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> tuple[str, Predictor]:
+def fitted(
+    name: str, features: Floats, values: Floats, elsewhere: int = 0, *, hinted: bool = False
+) -> tuple[str, Predictor]:
     """A predictor fitted to all of n values.
 
     `auto` is a Gaussian process up to `MANY` values: cross-validation of few chooses by chance, and a search that
@@ -156,7 +158,8 @@ def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> t
     least cross-validated error; a Gaussian process takes time with the cube of n.
 
     The last `elsewhere` features are said to be figures of the same candidates in another place; `auto` then also
-    tries what corrects them (`Transferred`). Raises ConfigError for an unknown name.
+    tries what corrects them (`Transferred`), and nothing else when it is `hinted` that they say the values but for a
+    line. Raises ConfigError for an unknown name.
     """
     if name != "auto":
         return name, _fitted(make_predictor(name), features, values)
@@ -165,7 +168,7 @@ def fitted(name: str, features: Floats, values: Floats, elsewhere: int = 0) -> t
     if elsewhere:
         makers = {
             **{f"transferred {n}": partial(_transferred, elsewhere, n) for n in names},
-            **makers,
+            **({} if hinted else makers),
         }
     chosen = next(iter(makers))
     if len(makers) > 1 and len(values) >= 2 * FOLDS:

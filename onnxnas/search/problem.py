@@ -8,7 +8,8 @@ value; two genotypes with the same effective sub-network are the same candidate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -58,18 +59,33 @@ class Space(Protocol):
     def effective(self, subnet: Subnet) -> Subnet: ...
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What can be said of an objective without measuring: `of` a sub-network, exactly or but for a line."""
+
+    of: Callable[[Subnet], float]
+    exact: bool = False
+
+
 class Problem:
     """A search space and the objectives, with the answers about a genotype kept.
 
     `upper` (d,) is the largest index of each dimension; `ordered` (d,) says where neighbouring indices are
     neighbouring networks (widths, kernels), as opposed to switches and categories (depth, precision).
-    `prior` is what another search found out, if there was one.
+    `prior` is what another search found out, if there was one; `hints` are by the objective's name.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[Objective], prior: Prior | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        objectives: Sequence[Objective],
+        prior: Prior | None = None,
+        hints: Mapping[str, Hint] | None = None,
+    ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
         self.prior = prior
+        self.hints = dict(hints or {})
         self.upper: Genotype = np.array([len(d.choices) - 1 for d in space.dimensions], dtype=np.int64)
         self.kinds = tuple(d.kind for d in space.dimensions)
         self.ordered: NDArray[np.bool_] = np.array([k in ("width", "kernel") for k in self.kinds], dtype=bool)

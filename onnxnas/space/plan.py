@@ -6,7 +6,7 @@ One plan serves the rewriters and the super-network in torch, so that they canno
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -198,6 +198,14 @@ class Planner:
             0 if n.name in dead else self._specs[n.name].macs(n, view.kept_shape) for n in self._counted
         )
         return np.fromiter(counts, np.float64)
+
+    def layers(self, subnet: Subnet) -> Iterator[tuple[str, tuple[Shape | None, ...], int]]:
+        """(node, the shapes of its inputs, multiply-accumulates) of every layer that has any and is left."""
+        dead, view = self.dead(subnet), self.view(subnet)
+        for node in self._counted:
+            if node.name not in dead:
+                shapes = tuple(view.kept_shape(tensor) for tensor in node.inputs)
+                yield node.name, shapes, self._specs[node.name].macs(node, view.kept_shape)
 
     def block_costs(self) -> dict[str, Cost]:
         """What each block costs in the original: the difference that skipping it alone makes. Linear in the graph."""

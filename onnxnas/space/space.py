@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from onnxnas.analysis.width import UnitLabels
 from onnxnas.errors import ConfigError
 from onnxnas.graph import Graph
 from onnxnas.space.plan import Planner
-from onnxnas.types import Block, Cost, Frozen, KernelChoice, Subnet, WidthGroup
+from onnxnas.types import Block, Cost, Frozen, KernelChoice, Shape, Subnet, WidthGroup
 from rewriters.edits import Edit
 
 ELASTIC = ("depth", "width", "kernel")
@@ -175,6 +175,10 @@ class SearchSpace:
     def profile(self, subnet: Subnet) -> NDArray[np.float64]:
         """Multiply-accumulates of every layer, in a fixed order; 0 where it is skipped."""
         return self.planner.profile(subnet)
+
+    def layers(self, subnet: Subnet) -> Iterator[tuple[str, tuple[Shape | None, ...], int]]:
+        """(node, the shapes of its inputs, multiply-accumulates) of every layer that has any and is left."""
+        return self.planner.layers(subnet)
 
     def block_costs(self) -> dict[str, Cost]:
         """By block: what skipping it alone saves."""

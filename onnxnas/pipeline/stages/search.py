@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxnas import measure, search
 from onnxnas.errors import EnvironmentProblem, ModelError, RunError
-from onnxnas.pipeline import budget, build, files, finalists, warm
+from onnxnas.pipeline import budget, build, files, finalists, hints, warm
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
@@ -93,6 +93,7 @@ def _searched(
         config.seed,
         watch,
         prior=warm.prior(line),
+        hints=hints.hints(line),
         on_round=judge,
     )
     return trials, rounds
@@ -136,7 +137,10 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
     trials = config.search.max_trials
     limit = config.search.max_seconds
     seconds = budget.allowance(line, "search")
+    began = time.perf_counter()
+    hints.prepare(line, measuring, seconds)
     if seconds is not None:
+        seconds -= time.perf_counter() - began
         limit = min(budget.PATIENCE * seconds, limit or math.inf)
         rng = np.random.default_rng([config.seed, 3])
         began = time.perf_counter()

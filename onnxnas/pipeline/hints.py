@@ -1,0 +1,53 @@
+"""What is known of a candidate before it is measured, for search on predictors.
+
+Costs are counted exactly. Latency is known but for a line from a table of layers (`layer_table`), which is made once,
+before the search, and kept in RUN/layers.json: all processes of a search propose the same candidates by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from onnxnas.pipeline import files
+from onnxnas.pipeline.layer_table import LayerTable
+from onnxnas.search import Hint
+
+if TYPE_CHECKING:
+    from onnxnas.measure import Measurer
+    from onnxnas.pipeline.line import Line
+
+PREDICTING = ("concurrent", "full")
+TIMED = frozenset({"latency", "latency-p90", "latency-p99", "throughput"})
+SECONDS = 60.0  # for timing layers; a tenth of the search when that is less
+SHARE = 0.1
+
+
+def prepare(line: Line, measuring: Measurer, seconds: float | None) -> None:
+    """Make the table of layers where this search has use for it and it is not there; `seconds` are the search's."""
+    place = line.run / "layers.json"
+    if line.config.search.algorithm not in PREDICTING or not TIMED.intersection(line.config.objectives):
+        return
+    if not line.config.search.time_layers or place.is_file():
+        return
+    most = SECONDS if seconds is None else min(SECONDS, SHARE * seconds)
+    table = LayerTable.timed(line.space, measuring, seconds=most, seed=line.config.seed)
+    files.write_json(place, {"schema": 1, "ms": table.known})
+    count = sum(len(shapes) for shapes in table.known.values())
+    line.say(f"search: timed {count} forms of {len(table.known)} layers")
+
+
+def hints(line: Line) -> Mapping[str, Hint]:
+    """By objective; those of latency only where `prepare` has made the table."""
+    cost = line.space.cost
+    found = {
+        "macs": Hint(lambda subnet: float(cost(subnet).macs), exact=True),
+        "params": Hint(lambda subnet: float(cost(subnet).params), exact=True),
+        "bytes": Hint(lambda subnet: float(cost(subnet).params)),
+    }
+    place = line.run / "layers.json"
+    if place.is_file():
+        table = LayerTable(line.space, files.read_json(place)["ms"])
+        found |= {name: Hint(table.ms) for name in ("latency_ms", "latency_p90_ms", "latency_p99_ms")}
+        found["throughput"] = Hint(lambda subnet: 1.0 / max(table.ms(subnet), 1e-9))
+    return found
