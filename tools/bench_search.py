@@ -32,6 +32,8 @@ from onnxnas import measure, search, train
 from onnxnas.pipeline import build
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline.events import Silent
+from onnxnas.pipeline.hints import PREDICTING
+from onnxnas.pipeline.layer_table import LayerTable
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.search.features import Features
@@ -40,7 +42,7 @@ from onnxnas.search.predictors import PREDICTORS, fitted, score
 from onnxnas.types import Objective, Subnet, Trial
 
 Rows = NDArray[np.float64]
-OBJECTIVES = (Objective("quality", "%", maximise=True), Objective("latency_ms", "ms", maximise=False))
+OBJECTIVES = [Objective("quality", "%", maximise=True), Objective("latency_ms", "ms", maximise=False)]
 MARKS = (50, 100, 250, 1000)
 LENGTHS: Mapping[str, int] = {
     "nsga2": 1000, "concurrent": 250, "full": 250, "gp": 250, "tpe": 250, "optuna-nsga2": 250, "random": 250
@@ -84,6 +86,16 @@ class Table:
 
     def __exit__(self, *_: object) -> None:
         self._measurer.close()
+
+    def hints(self) -> dict[str, search.Hint]:
+        """Latency by layers that are timed on their own, once for each target."""
+        place = self.line.run / f"{self.column.replace(' ', '_')}_layers.json"
+        if not place.is_file():
+            timed = LayerTable.timed(self.line.space, self._measurer, seconds=60.0)
+            place.write_text(json.dumps(timed.known))
+        table = LayerTable(self.line.space, json.loads(place.read_text()))
+        macs = search.Hint(lambda subnet: float(self.line.space.cost(subnet).macs), exact=True)
+        return {"latency_ms": search.Hint(table.ms), "macs": macs}
 
     def evaluate(self, subnet: Subnet) -> Trial:
         """A trial with quality, latency and multiply-accumulates."""
@@ -142,9 +154,11 @@ def searched(
     prior: search.Prior | None = None,
     space: search.Space | None = None,
     population: int = 24,
+    hinted: bool = True,
 ) -> list[Trial]:
-    """The first `length` candidates of a search."""
-    problem = search.Problem(space or table.line.space, OBJECTIVES, prior)
+    """The first `length` candidates of a search; those on predictors may know what layers take."""
+    hints = table.hints() if hinted and name in PREDICTING else None
+    problem = search.Problem(space or table.line.space, OBJECTIVES, prior, hints)
     settings = search.SearchSettings(algorithm=name, population=population)
     algorithm = search.make_algorithm(problem, settings, np.random.default_rng(seed))
     trials: list[Trial] = []
@@ -183,7 +197,10 @@ def curve(trials: Sequence[Trial], scale: search.Frame) -> Rows:
 def fronts(table: Table, options: argparse.Namespace) -> None:
     """Algorithms against each other, the mean over seeds."""
     found = {
-        name: [searched(table, name, min(n, options.trials), seed) for seed in range(options.seeds)]
+        name: [
+            searched(table, name, min(n, options.trials), seed, hinted=not options.no_hints)
+            for seed in range(options.seeds)
+        ]
         for name, n in LENGTHS.items()
         if name in options.algorithms
     }
@@ -212,18 +229,25 @@ def fronts(table: Table, options: argparse.Namespace) -> None:
 def predictors(table: Table, options: argparse.Namespace) -> None:
     """Fitted to n sub-networks and compared with `held` others, both drawn at random."""
     trials = [t for t in _random(table, options.samples + options.held) if t.status == "ok"]
-    problem = search.Problem(table.line.space, OBJECTIVES)
-    features = Features(problem).of([problem.encode(t.subnet) for t in trials])
+    hinted = search.Problem(table.line.space, OBJECTIVES, hints=table.hints())
+    knowing = Features(hinted)
+    known = knowing.of([hinted.encode(t.subnet) for t in trials])
+    features = known[:, : -len(knowing.hints)]
     fresh = slice(options.samples, None)
     print(
         "| figure | predictor | samples | MAPE % | Spearman | Kendall |\n| --- | --- | --- | --- | --- | --- |"
     )
     for name in ("latency_ms", "quality"):
         values = np.array([t.values[name] for t in trials])
-        for n in (m for m in (50, 100, 200, 400) if m <= options.samples):
-            for kind in (*PREDICTORS, "auto"):
-                chosen, model = fitted(kind, features[:n], values[:n])
-                said = score(model.predict(features[fresh]), values[fresh])
+        for n in (m for m in (12, 25, 50, 100, 200, 400) if m <= options.samples):
+            for kind in (*PREDICTORS, "auto", *(["layers timed"] if name == "latency_ms" else [])):
+                seen = known if kind == "layers timed" else features
+                chosen, model = (
+                    (kind, knowing.fitted(1, known[:n], values[:n])[1])
+                    if kind == "layers timed"
+                    else fitted(kind, features[:n], values[:n])
+                )
+                said = score(model.predict(seen[fresh]), values[fresh])
                 label = kind if kind == chosen else f"{kind} ({chosen})"
                 print(
                     f"| {name} | {label} | {n} | {said.mape:.2f} | {said.spearman:.3f} | {said.kendall:.3f} |"
@@ -360,8 +384,12 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime", help="warm: the other target's")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--no-hints", action="store_true", help="fronts: predict latency without layers")
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--macs", action="store_true", help="a third objective")
     options = parser.parse_args()
+    if options.macs:
+        OBJECTIVES.append(Objective("macs", "MACs", maximise=False))
     run = RunDirectory(options.run)
     config = configuration.load(run / "config.yaml")
     line = Line(run, config, Silent())

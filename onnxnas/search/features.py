@@ -29,6 +29,7 @@ class Features:
     Columns: what the genotype says, the figures that a prior says, the hints in the order of their objectives.
 
     elsewhere   how many columns are figures that a prior says
+    hints       what the last columns say, by number of the objective
     prior       a predictor of every objective, as it was there; None unless all were
     """
 
@@ -42,7 +43,7 @@ class Features:
             self._learn(problem.prior)
         self.elsewhere = len(self._told)
         names = [o.name for o in problem.objectives]
-        self._hints = {i: problem.hints[name] for i, name in enumerate(names) if name in problem.hints}
+        self.hints = {i: problem.hints[name] for i, name in enumerate(names) if name in problem.hints}
         self._hinted: dict[str, Floats] = {}
 
     def of(self, genotypes: Sequence[Genotype]) -> Floats:
@@ -55,12 +56,12 @@ class Features:
     def fitted(self, objective: int, features: Floats, values: Floats) -> tuple[str, Fitted]:
         """A predictor of the minimised objective of that number, fitted to n values (n,), and its name."""
         whole = features.shape[1]
-        columns = np.arange(whole - len(self._hints))
-        if objective not in self._hints:
+        columns = np.arange(whole - len(self.hints))
+        if objective not in self.hints:
             name, model = fitted("auto", features[:, columns], values, self.elsewhere)
             return name, _Seeing(model, columns)
-        own = int(columns.size) + list(self._hints).index(objective)
-        if self._hints[objective].exact:
+        own = int(columns.size) + list(self.hints).index(objective)
+        if self.hints[objective].exact:
             return "exact", _Column(own)
         columns = np.append(columns, own)
         name, model = fitted("auto", features[:, columns], values, self.elsewhere + 1, hinted=True)
@@ -70,7 +71,7 @@ class Features:
         key = self._problem.key(genotype)
         if key not in self._hinted:
             subnet, signs = self._problem.subnet(genotype), self._problem.signs
-            said = [signs[i] * hint.of(subnet) for i, hint in self._hints.items()]
+            said = [signs[i] * hint.of(subnet) for i, hint in self.hints.items()]
             self._hinted[key] = np.array(said, np.float64)
         return self._hinted[key]
 
