@@ -175,7 +175,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "vit": Recipe(VisionTransformer, 16, 2e-3, 0.05, bf16=True),
-    "kernels": Recipe(LargeKernels, 8, 5e-3, 0.05),
+    "kernels": Recipe(LargeKernels, 6, 5e-3, 0.05),
 }
 
 

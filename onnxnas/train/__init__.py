@@ -5,6 +5,7 @@ from onnxnas.train.evaluate import Judge, evaluate, frozen, original
 from onnxnas.train.finetune import FineTuned, finetune, teacher_of
 from onnxnas.train.group import Group, joined, threads
 from onnxnas.train.loop import train
+from onnxnas.train.optimizer import settled
 from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import STRATEGIES, Strategy
@@ -23,6 +24,7 @@ __all__ = [
     "joined",
     "load_weights",
     "original",
+    "settled",
     "teacher_of",
     "threads",
     "train",

@@ -30,7 +30,7 @@ from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
 from onnxnas.train.group import Group
 from onnxnas.train.losses import Criterion, detached
-from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
+from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer, settled
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.train.settings import TrainSettings
@@ -60,8 +60,8 @@ def train(
     `teacher` is a frozen network with the same outputs; None: the network as it is in the file. With
     `directory` None nothing is written. `on_event` gets every row of the log. `should_stop` is asked after
     each step. `clock` gives the seconds that are counted; a comparison may count those of the processor
-    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed; what only
-    process 0 does is said in `train.group`.
+    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call
+    this with the same network, data, settings and seed; what only process 0 does is said in `train.group`.
 
     Raises:
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
@@ -72,6 +72,7 @@ def train(
         EnvironmentProblem: another process of the group is gone.
     """
     group = group or Group()
+    settings = settled(settings, net.space.graph)
     run = _Run(net, data, settings, teacher, seed, metric, group, clock)
     identity = {
         "model_sha256": net.space.graph.digest,
