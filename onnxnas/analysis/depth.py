@@ -13,7 +13,7 @@ stays, unless it holds several blocks in a row: then it is a stage, not a block,
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from onnxnas.graph import Graph
@@ -29,6 +29,7 @@ NORMALISATIONS = {
 SCALINGS = {"Mul", "Add", "Sub", "Div", "Cast"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
 ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
+PRODUCTS = ("MatMul", "Gemm", "Einsum")
 SHORTCUT_STEPS = 3
 SEARCHED = 5000  # nodes looked at before a possible leak counts as one
 
@@ -214,13 +215,20 @@ def _outermost(candidates: list[_Candidate]) -> list[_Candidate]:
     return [c for c in candidates if not any(c.nodes < other.nodes for other in candidates)]
 
 
+def attends(graph: Graph, nodes: Collection[Node]) -> bool:
+    """Whether `nodes` weigh positions by each other: fused attention, or softmax and a product of activations."""
+    types = {node.op_type for node in nodes}
+    return bool(types & ATTENTION) or (
+        "Softmax" in types
+        and any(n.op_type in PRODUCTS and not graph.initializers.keys() & set(n.inputs) for n in nodes)
+    )
+
+
 def _kind(graph: Graph, nodes: tuple[str, ...]) -> BlockKind:
     members = [graph.node(n) for n in nodes]
     types = {m.op_type for m in members}
-    products = [m for m in members if m.op_type in ("MatMul", "Gemm", "Einsum")]
-    if types & ATTENTION or (
-        "Softmax" in types and any(not graph.initializers.keys() & set(m.inputs) for m in products)
-    ):
+    products = [m for m in members if m.op_type in PRODUCTS]
+    if attends(graph, members):
         return "attention"
     if not types & {"Conv", "ConvTranspose"} and len(products) >= 2:
         return "feed_forward"

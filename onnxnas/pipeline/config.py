@@ -89,7 +89,7 @@ class FinaliseConfig(Section):
 
     finalists: int = Field(5, ge=1)
     epochs: float = Field(20, ge=0)
-    lr: float = Field(0.05, gt=0)
+    lr: float | None = Field(None, gt=0, description="none: the optimizer's own for fine-tuning")
     recalibration_images: int = Field(4096, ge=1)
     measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
     processes: int | None = Field(

@@ -107,7 +107,8 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
         "recalibration_images": final.recalibration_images,
         "max_seconds": max_seconds,
     }
-    return line.config.train.model_copy(update=changes)
+    tuning = line.config.train.for_finetuning(**changes)
+    return train.settled(tuning, line.graph)  # by the original, whose attention a sub-network may have lost
 
 
 def teacher(line: Line) -> SuperNetwork:

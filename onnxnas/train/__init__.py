@@ -7,6 +7,7 @@ from onnxnas.train.group import Group, joined, threads
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
 from onnxnas.train.losses import criterion
+from onnxnas.train.optimizer import settled
 from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import STRATEGIES, Strategy
@@ -27,6 +28,7 @@ __all__ = [
     "joined",
     "load_weights",
     "original",
+    "settled",
     "teacher_of",
     "threads",
     "train",

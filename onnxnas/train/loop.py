@@ -31,7 +31,7 @@ from onnxnas.train.evaluate import Judge, original
 from onnxnas.train.group import Group
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.losses import Outputs, criterion, detached
-from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
+from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer, settled
 from onnxnas.train.precision import in_bf16
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
 from onnxnas.train.sampling import SizedSampler
@@ -76,6 +76,7 @@ def train(
         EnvironmentProblem: another process of the group is gone.
     """
     group = group or Group()
+    settings = settled(settings, net.space.graph)
     run = _Run(net, data, settings, teacher, seed, metric, group, clock)
     run.lessons = lessons if group.size == 1 else None
     identity = {

@@ -42,13 +42,19 @@ class TrainSettings(BaseModel):
         None, ge=1, description="that train together; none: as is fastest here, if there is time to find out"
     )
 
-    lr: Positive = 0.02
+    lr: Positive | None = Field(
+        None, description="peak learning rate; none: the optimizer's own, see onnxnas/train/optimizer.py"
+    )
     final_lr: Share = 0.01
     warmup: Share = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(None, description="none: the optimizer's own")
     grad_clip: Positive | None = 5.0
-    optimizer: str = Field("sgd", description="sgd, or module:name of (groups, settings) -> Optimizer")
+    optimizer: str = Field(
+        "auto",
+        description="auto (adamw where the network attends, else sgd), sgd, adamw, "
+        "or module:name of (groups, settings) -> Optimizer",
+    )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
         description="decay of the moving average of the weights that is kept in the end; None: no average",

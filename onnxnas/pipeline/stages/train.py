@@ -36,10 +36,11 @@ def run(line: Line) -> None:
 
 
 def _trained(line: Line, plan: Mapping[str, Any], together: Team) -> train.TrainResult:
-    settings = line.config.train.model_copy(update=plan["settings"])
+    settings = train.settled(line.config.train.model_copy(update=plan["settings"]), line.graph)
     by = f" in {together.size} processes" if together.size > 1 else ""
     line.say(
-        f"train: {settings.strategy}, {settings.epochs:g} epochs of {line.data.train.n:,} samples, "
+        f"train: {settings.strategy}, {settings.optimizer} with learning rate {settings.lr:g}, "
+        f"{settings.epochs:g} epochs of {line.data.train.n:,} samples, "
         f"about {plan['images_per_second']:.0f} samples/s{by}"
     )
 
