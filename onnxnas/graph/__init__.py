@@ -5,10 +5,12 @@ from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
 from onnxnas.graph.model import Graph
 from onnxnas.graph.save import parse, rewrite, rewritten, save, too_large
+from onnxnas.graph.single import SingleNode, single_node
 
 __all__ = [
     "Graph",
     "Limits",
+    "SingleNode",
     "example_inputs",
     "load",
     "other_shapes",
@@ -16,5 +18,6 @@ __all__ = [
     "rewrite",
     "rewritten",
     "save",
+    "single_node",
     "too_large",
 ]

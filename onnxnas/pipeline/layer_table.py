@@ -12,14 +12,11 @@ same node with other shapes, by multiply-accumulates.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from onnxnas import graph, measure
 from onnxnas.errors import ModelError
@@ -75,8 +72,8 @@ class LayerTable:
             for node, shapes in wanted:
                 if index and time.monotonic() > end:
                     return cls(space, known)
-                alone = _alone(model, space.graph, node, shapes)
-                ms = None if alone is None else _time(measuring, *alone, timed)
+                alone = graph.single_node(model, space.graph, node, shapes)
+                ms = None if alone is None else _time(measuring, alone, timed)
                 if ms is not None:
                     known.setdefault(node, {})[_key(shapes)] = ms
         return cls(space, known)
@@ -102,56 +99,16 @@ def _rates(space: SearchSpace, known: Known) -> dict[str, float]:
     }
 
 
-def _alone(
-    model: onnx.ModelProto, whole: graph.Graph, name: str, shapes: tuple[Shape | None, ...]
-) -> tuple[bytes, dict[str, Any]] | None:
-    """One node of a model as a model, and inputs for it; None where a shape or a type is not known."""
-    node = next((n for n in model.graph.node if n.name == name), None)
-    if node is None:
-        return None
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    names = whole.node(name).inputs
-    rng = np.random.default_rng(0)
-    inputs, feeds = [], {}
-    for own, original, shape in zip(node.input, names, shapes, strict=False):
-        if own and own not in constants and own not in feeds:
-            dtype = whole.tensors[original].dtype
-            if shape is None or dtype is None or dtype.kind != "f":
-                return None
-            feeds[own] = rng.standard_normal(shape).astype(dtype)
-            inputs.append(helper.make_tensor_value_info(own, helper.np_dtype_to_tensor_dtype(dtype), shape))
-    kept = [constants[own] for own in dict.fromkeys(node.input) if own in constants]
-    outputs = [helper.make_empty_tensor_value_info(out) for out in node.output if out]
-    for value, original in zip(outputs, whole.node(name).outputs, strict=False):
-        dtype = whole.tensors[original].dtype
-        if dtype is None:
-            return None
-        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(dtype)
-    body = helper.make_graph([node], "layer", inputs, outputs, kept)
-    made = helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return made.SerializeToString(), feeds
-
-
 def _time(
-    measuring: measure.Measurer, model: bytes, feeds: Mapping[str, Any], timed: dict[str, float | None]
+    measuring: measure.Measurer, layer: graph.SingleNode, timed: dict[str, float | None]
 ) -> float | None:
-    """Median milliseconds of one run."""
-    key = _digest(model, feeds)
-    if key not in timed:
+    """Median milliseconds of one run; None when the runtime refuses it."""
+    if layer.signature not in timed:
         try:
-            _, service = measuring.serve(model, feeds, rate=None, seconds=SECONDS, queries=QUERIES)
-            timed[key] = 1e3 * float(np.median(service))
+            _, service = measuring.serve(
+                layer.content, layer.feeds, rate=None, seconds=SECONDS, queries=QUERIES
+            )
+            timed[layer.signature] = 1e3 * float(np.median(service))
         except measure.CandidateError:
-            timed[key] = None
-    return timed[key]
-
-
-def _digest(model: bytes, feeds: Mapping[str, Any]) -> str:
-    """What says how long a model of one node takes: operator, attributes and shapes, not names and values."""
-    parsed = onnx.load_from_string(model)
-    (node,) = parsed.graph.node
-    shapes = {t.name: tuple(t.dims) for t in parsed.graph.initializer}
-    shapes |= {name: array.shape for name, array in feeds.items()}
-    attributes = sorted(a.SerializeToString() for a in node.attribute)
-    said = (node.domain, node.op_type, attributes, [shapes.get(name) for name in node.input])
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+            timed[layer.signature] = None
+    return timed[layer.signature]

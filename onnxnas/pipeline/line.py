@@ -131,10 +131,10 @@ class Line:
 
     @cached_property
     def device(self) -> str:
-        """Where this process trains, see `trained.chosen`."""
-        from onnxnas.pipeline import trained
+        """Where this process trains, see `train.chosen_device`."""
+        from onnxnas import train
 
-        return trained.chosen(self.config.device)
+        return train.chosen_device(self.config.device)
 
     @cached_property
     def network(self) -> SuperNetwork:

@@ -112,7 +112,7 @@ def attend(device: str, rank: int, size: int) -> dict[str, Any]:
     from onnxnas.pipeline.line import Line
     from onnxnas.pipeline.run_dir import RunDirectory
 
-    with train.joined(rank, size, LAUNCHED, trained.chosen(device)) as group:
+    with train.joined(rank, size, LAUNCHED, train.chosen_device(device)) as group:
         run = RunDirectory(group.hear()["run"])
         follow(group, Line(run, configuration.load(run / "config.yaml"), Silent()))
     return {"schema": 1, "run": str(run.path), "stage": "train", "rank": rank}

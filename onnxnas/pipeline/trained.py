@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,19 +17,6 @@ if TYPE_CHECKING:
 _WARM, TIMED = 2, 6  # steps
 
 Fit = Callable[["SuperNetwork", "TrainSettings"], train.TrainResult]
-
-
-def chosen(device: str) -> str:
-    """The device that 'auto' stands for: an accelerator where torch has one, else the CPU.
-
-    Processes of a launcher on one host each have an accelerator of their own, by LOCAL_RANK.
-    """
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = os.environ.get("LOCAL_RANK")
-    return f"cuda:{place}" if device == "cuda" and place is not None else device
 
 
 def fresh(space: SearchSpace, device: str) -> SuperNetwork:

@@ -8,6 +8,7 @@ from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
 from onnxnas.train.losses import criterion
 from onnxnas.train.optimizer import settled
+from onnxnas.train.precision import chosen_device
 from onnxnas.train.record import TrainResult
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import STRATEGIES, Strategy
@@ -21,6 +22,7 @@ __all__ = [
     "Strategy",
     "TrainResult",
     "TrainSettings",
+    "chosen_device",
     "criterion",
     "evaluate",
     "finetune",

@@ -1,10 +1,23 @@
-"""In which precision forward passes of training run."""
+"""Where training runs, and in which precision."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
 from onnxnas.train.settings import TrainSettings
+
+
+def chosen_device(device: str) -> str:
+    """The device that 'auto' stands for: an accelerator where torch has one, else the CPU.
+
+    Processes of a launcher on one host each have an accelerator of their own, by LOCAL_RANK.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = os.environ.get("LOCAL_RANK")
+    return f"cuda:{place}" if device == "cuda" and place is not None else device
 
 
 def bf16_helps(device: torch.device) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from onnxnas import analysis, graph, measure, space
 from onnxnas.pipeline import config, runner
-from onnxnas.pipeline.layer_table import LayerTable, _alone
+from onnxnas.pipeline.layer_table import LayerTable
 from onnxnas.testing import graphs
 from onnxnas.types import Subnet
 from tests.pipeline.test_optimize import settings
@@ -64,10 +64,10 @@ def test_a_layer_alone_computes_what_it_does_inside(places: space.SearchSpace) -
     }
     kinds = set()
     for node, shapes, macs in places.layers(subnet):
-        alone = _alone(model, places.graph, node, shapes)
+        alone = graph.single_node(model, places.graph, node, shapes)
         assert alone is not None
         assert macs
-        content, inputs = alone
+        content, inputs = alone.content, alone.feeds
         (own,) = onnx.load_from_string(content).graph.node
         inside = _values(model, feeds, [*inputs, own.output[0]])
         session = onnxruntime.InferenceSession(content)

@@ -21,7 +21,7 @@ from onnxnas.pipeline import config, runner, team, trained
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
-from onnxnas.train import load_weights
+from onnxnas.train import chosen_device, load_weights
 from tests.pipeline import tiny
 from tests.pipeline.test_optimize import settings
 
@@ -113,10 +113,10 @@ def test_the_device_is_chosen_where_nobody_says_one(monkeypatch: pytest.MonkeyPa
     """An accelerator if there is one; one for each process of a launcher; what the user says stays."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trained.chosen("auto") == "cpu"
+    assert chosen_device("auto") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert trained.chosen("auto") == "cuda"
+    assert chosen_device("auto") == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert trained.chosen("auto") == trained.chosen("cuda") == "cuda:1"
-    assert trained.chosen("cpu") == "cpu"
-    assert trained.chosen("cuda:0") == "cuda:0"
+    assert chosen_device("auto") == chosen_device("cuda") == "cuda:1"
+    assert chosen_device("cpu") == "cpu"
+    assert chosen_device("cuda:0") == "cuda:0"
