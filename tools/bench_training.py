@@ -36,23 +36,28 @@ from onnxnas.supernet import folded
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.types import Subnet
 
+ONE: Mapping[str, Any] = {"strategy": "single_stage", "random_subnets": 1}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "sandwich": {},
-    "sandwich, two random": {"random_subnets": 2},
-    "single stage, three random": {"strategy": "single_stage", "random_subnets": 3},
+    "sandwich": {"strategy": "sandwich"},
+    "sandwich, in place": {"strategy": "sandwich", "in_place": True},
+    "sandwich, no teacher": {"strategy": "sandwich", "distillation": 0.0},
+    "sandwich, lr 0.05": {"strategy": "sandwich", "lr": 0.05},
+    "sandwich, two random": {"strategy": "sandwich", "random_subnets": 2},
     "progressive, three random": {"strategy": "progressive", "random_subnets": 3},
-    "single stage, one random": {"strategy": "single_stage", "random_subnets": 1},
-    "sandwich, in place": {"in_place": True},
-    "sandwich, no teacher": {"distillation": 0.0},
-    "sandwich, teacher only": {"distillation": 1.0},
-    "sandwich, any size": {"smallest": 0.0},
-    "sandwich, averaged weights": {"ema": 0.998},
-    "sandwich, lr 0.05": {"lr": 0.05},
-    "sandwich, lr 0.01": {"lr": 0.01},
-    "sandwich, batch of 64": {"batch_size": 64},
-    "sandwich, units by l2": {"importance": "l2"},
-    "sandwich, units by taylor": {"importance": "taylor"},
-    "sandwich, units as they are": {"importance": "none"},
+    "progressive, one random": {"strategy": "progressive", "random_subnets": 1},
+    "single stage, three random": {"strategy": "single_stage", "random_subnets": 3},
+    "alternating": {"strategy": "alternating", "random_subnets": 1},
+    "one random": ONE,
+    "one random, no teacher": {**ONE, "distillation": 0.0},
+    "one random, teacher only": {**ONE, "distillation": 1.0},
+    "one random, any size": {**ONE, "smallest": 0.0},
+    "one random, averaged weights": {**ONE, "ema": 0.998},
+    "one random, batch of 64": {**ONE, "batch_size": 64},
+    "one random, lr 0.05": {**ONE, "lr": 0.05},
+    "one random, lr 0.01": {**ONE, "lr": 0.01},
+    "one random, units by l2": {**ONE, "importance": "l2"},
+    "one random, units by taylor": {**ONE, "importance": "taylor"},
+    "one random, units as they are": {**ONE, "importance": "none"},
 }
 RANDOM = 24
 RANGES = ((1.2, 1.8), (1.8, 4.0))  # fewer MACs than the original, times

@@ -5,6 +5,7 @@
 | `sandwich` | the maximal, the minimal and n random ones | Yu and Huang, Universally Slimmable Networks, 2019 |
 | `progressive` | n random ones, elastic in depth, then also width, then also kernel | Cai et al., Once-for-All, 2020 |
 | `single_stage` | n random ones, everything elastic from the start | Guo et al., Single Path One-Shot, 2020 |
+| `alternating` | n, each the maximal or the minimal in a tenth of the draws, else random | both of these |
 | `fixed` | the maximal one | |
 
 The gradients of a step's sub-networks are summed.
@@ -70,6 +71,30 @@ class SingleStage:
         return [(self.space.random(rng), "random") for _ in range(self.n)]
 
 
+class Alternating:
+    """`n` sub-networks (at least one), the maximal and the minimal among them now and then.
+
+    Where a step costs what its sub-networks cost, three steps of one sub-network teach more than one step of three.
+    """
+
+    SHARE = 0.1  # of the draws, for each of the two
+
+    def __init__(self, space: Sampler, n: int) -> None:
+        self.space, self.n = space, max(n, 1)
+
+    def subnets(self, progress: float, rng: np.random.Generator) -> list[Pick]:
+        """The maximal first, if it is among them."""
+        drawn = np.sort(rng.random(self.n))
+        return [self._pick(float(where), rng) for where in drawn]
+
+    def _pick(self, where: float, rng: np.random.Generator) -> Pick:
+        if where < self.SHARE:
+            return self.space.maximal(), "max"
+        if where < 2 * self.SHARE:
+            return self.space.minimal(), "min"
+        return self.space.random(rng), "random"
+
+
 class Progressive:
     """Stages of equal length, each making one more kind of dimension elastic; `n` random sub-networks a step.
 
@@ -109,6 +134,7 @@ STRATEGIES: Mapping[str, Callable[[Sampler, int], Strategy]] = {
     "sandwich": Sandwich,
     "progressive": Progressive,
     "single_stage": SingleStage,
+    "alternating": Alternating,
     "fixed": Fixed,
 }
 

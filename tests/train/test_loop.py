@@ -33,7 +33,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("strategy", ["sandwich", "progressive", "single_stage", "fixed"])
+@pytest.mark.parametrize("strategy", ["sandwich", "alternating", "progressive", "single_stage", "fixed"])
 def test_loss_falls_and_quality_rises(strategy: str, tmp_path: Path) -> None:
     net = SuperNetwork(tiny.places())
     rows: list[Any] = []

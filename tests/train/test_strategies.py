@@ -33,6 +33,21 @@ def test_single_stage_varies_and_is_reproducible() -> None:
     assert all(role == "random" for _, role in strategy.subnets(0.0, rng()))
 
 
+def test_alternating_meets_the_extremes_now_and_then() -> None:
+    """A tenth of 600 draws each (within three standard deviations), the maximal before the others of a step."""
+    space = tiny.places()
+    steps = [get_strategy("alternating", space, 3).subnets(0.5, rng(i)) for i in range(200)]
+    assert all(len(picks) == 3 for picks in steps)
+    roles = [role for picks in steps for _, role in picks]
+    assert abs(roles.count("max") - 60) < 22
+    assert abs(roles.count("min") - 60) < 22
+    assert all(picks[0][1] == "max" for picks in steps if "max" in {role for _, role in picks})
+    ends = {"max": space.maximal().key(), "min": space.minimal().key()}
+    assert all(s.key() == ends[role] for picks in steps for s, role in picks if role in ends)
+    assert len({s.key() for picks in steps for s, role in picks if role == "random"}) > 20
+    assert len(get_strategy("alternating", space, 0).subnets(0.0, rng())) == 1
+
+
 def test_progressive_adds_one_kind_at_a_time() -> None:
     space = tiny.places("mbconv")
     strategy = Progressive(space, 8)
