@@ -21,7 +21,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     strategy: str = Field(
-        "sandwich", description="sandwich, alternating, progressive, single_stage, fixed, or module:name"
+        "alternating", description="alternating, sandwich, progressive, single_stage, fixed, or module:name"
     )
     random_subnets: int = Field(1, ge=0, description="random sub-networks per step")
     smallest: Annotated[float, Field(ge=0, lt=1)] = Field(
