@@ -87,7 +87,7 @@ def _constants(graph: onnx.GraphProto) -> Mapping[str, NDArray[np.int64]]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     return {
         name: numpy_helper.to_array(tensor)
         for name, tensor in tensors.items()

@@ -24,7 +24,7 @@ SEED = 0
 LEAST_SIDE = 0.5  # of the photograph, of a random square
 VIEWS = {"train": 4, "val": 2, "test": 2}  # samples a photograph
 SEGMENTATION = """\
-# Photographs for DeepLabV3, values as it was trained: x / 127.5 - 1. No labels: the original's class maps are the target.
+# Photographs for DeepLabV3, x / 127.5 - 1 as it was trained. No labels: the original's class maps are the target.
 train: train.npz
 val: val.npz
 test: test.npz

@@ -155,8 +155,8 @@ def _all(arrays: Arrays) -> Sequence[Array]:
     return [arrays] if isinstance(arrays, np.ndarray) else arrays
 
 
-def _scores(output: Array, labels: Array) -> Array:
-    """Outputs with the class axis moved to the end: labels.shape + [classes].
+def _scores(output: Array, labels: Array, known: int | None = None) -> Array:
+    """Outputs with the class axis moved to the end: labels.shape + [classes]; `known` is tried first.
 
     Raises:
         DataError: no axis of the outputs is left over by the labels.
@@ -165,7 +165,7 @@ def _scores(output: Array, labels: Array) -> Array:
         output = (
             output.reshape(len(output), -1) if output.size == len(output) * max(output.shape[1:]) else output
         )
-    for axis in (1, output.ndim - 1):
+    for axis in (known or 1, 1, output.ndim - 1):
         if 0 < axis < output.ndim and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
             if output.shape[axis] < 2:
                 break
@@ -212,7 +212,7 @@ class _TopK(_Share):
 
     def update(self, outputs: Arrays, targets: Arrays) -> None:
         labels = _labels(outputs, targets, self.axis)
-        scores = _scores(_first(outputs), labels)
+        scores = _scores(_first(outputs), labels, self.axis)
         own = np.take_along_axis(scores, labels[..., None].astype(np.int64), -1)
         classes = np.arange(scores.shape[-1])
         # ties go to the lower class number, as in argmax
@@ -244,7 +244,7 @@ class _Confusion:
 
     def update(self, outputs: Arrays, targets: Arrays) -> None:
         labels = _labels(outputs, targets, self.axis)
-        scores = _scores(_first(outputs), labels)
+        scores = _scores(_first(outputs), labels, self.axis)
         k = scores.shape[-1]
         if self.matrix.size == 0:
             self.matrix = np.zeros((k, k + 1), np.int64)

@@ -33,7 +33,7 @@ def least_quality(line: Line, whole: float) -> float:
 
 
 def exact(dataset: data.DataSet, metric: data.Metric) -> bool:
-    """Whether the original's quality is infinite, or would be: its outputs are the target and the metric has no best."""
+    """Whether the original is compared with itself by a metric without a finite best: its quality is no number."""
     return dataset.train.y is None and not getattr(metric, "bounded", True)
 
 

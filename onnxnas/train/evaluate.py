@@ -111,7 +111,7 @@ class Judge:
         for x, y in made:
             if kept is not None:
                 kept.append((x, y))
-                size += sum(t.nbytes for t in (*x.values(), *_listed(y)))
+                size += sum(t.nbytes for t in x.values()) + sum(array.nbytes for array in _listed(y))
                 if size > _CACHE_BYTES:
                     kept = None
             yield x, y

@@ -59,8 +59,8 @@ def train(
     `teacher` is a frozen network with the same outputs; None: the network as it is in the file. With
     `directory` None nothing is written. `on_event` gets every row of the log. `should_stop` is asked after
     each step. `clock` gives the seconds that are counted; a comparison may count those of the processor
-    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed; what only
-    process 0 does is said in `train.group`.
+    (`time.process_time`), which other work on the machine does not use up. In a `group`, all processes call this
+    with the same network, data, settings and seed; what only process 0 does is said in `train.group`.
 
     Raises:
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.

@@ -47,7 +47,9 @@ class Heads:
         [n, k] always, as the metric `fidelity` does.
         """
         kinds: list[Literal["scores", "probabilities", "dense", "other"]] = []
-        classes = task in ("classification", "segmentation") or (task == "distillation" and ranks_classes(metric))
+        classes = task in ("classification", "segmentation") or (
+            task == "distillation" and ranks_classes(metric)
+        )
         for index, name in enumerate(graph.outputs):
             info, producer = graph.tensors[name], graph.producer(name)
             rank = len(info.shape) if info.shape is not None else 0

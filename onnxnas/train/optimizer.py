@@ -25,7 +25,7 @@ def learning_rate(progress: float, settings: TrainSettings) -> float:
 
 
 def make_optimizer(net: SuperNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or the user's `module:name`, called with (groups, settings).
+    """SGD with Nesterov momentum, AdamW, or the user's `module:name`, called with (groups, settings).
 
     Two groups: with weight decay, and without (biases, norms, kernel matrices). Raises ConfigError.
     """
@@ -42,8 +42,10 @@ def make_optimizer(net: SuperNetwork, settings: TrainSettings) -> torch.optim.Op
         if not isinstance(made, torch.optim.Optimizer):
             raise ConfigError(f"optimizer {settings.optimizer!r} gives {type(made).__name__}")
         return made
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.99))
     if settings.optimizer != "sgd":
-        raise ConfigError(f"optimizer {settings.optimizer!r} is unknown; expected sgd or module:name")
+        raise ConfigError(f"optimizer {settings.optimizer!r} is unknown; expected sgd, adamw or module:name")
     nesterov = settings.momentum > 0
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
 

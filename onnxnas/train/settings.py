@@ -48,7 +48,11 @@ class TrainSettings(BaseModel):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     grad_clip: Positive | None = 5.0
-    optimizer: str = Field("sgd", description="sgd, or module:name of (groups, settings) -> Optimizer")
+    optimizer: str = Field(
+        "sgd",
+        description="sgd, adamw (for networks without normalisation; lr about 0.003), or module:name of "
+        "(groups, settings) -> Optimizer",
+    )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
         description="decay of the moving average of the weights that is kept in the end; None: no average",

@@ -50,9 +50,9 @@ def run(line: Line) -> None:
         entries = [member.to_json(f"pareto/rank_{rank:02d}") for rank, member in enumerate(front, 1)]
         if best is None:
             notes.append(
-                "No found model of the least quality asked for, "
-                f"{least:.4g} {line.metric.unit}{', and within the limits' if line.config.limits else ''}, is measurably "
-                "faster (interval of the speed-up above 1): keep the baseline."
+                f"No found model of the least quality asked for, {least:.4g} {line.metric.unit}"
+                f"{', and within the limits' if line.config.limits else ''}, is measurably faster (interval of the "
+                "speed-up above 1): keep the baseline."
             )
         for member, entry in zip(front, entries, strict=True):
             _pack(line, measuring, member, entry, base, notes)

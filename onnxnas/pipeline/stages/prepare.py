@@ -57,8 +57,8 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
         )
     if finalists.exact(dataset, data.metric_of(dataset)) and "quality" not in config.limits:
         raise ConfigError(
-            f"{config.data}: without labels the original is compared with itself, and {dataset.metric} has no best value to "
-            "lose something from: say the least quality that is good enough instead of max_drop, such as "
+            f"{config.data}: without labels the original is compared with itself, and {dataset.metric} has no best "
+            "value that max_drop could be taken from; say the least quality that is good enough, such as "
             "`--limit quality=38`"
         )
     found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
@@ -80,7 +80,7 @@ def _any_batch(
         loaded, content = any_batch.freed(loaded, content, config.shapes)
     except ModelError as error:
         raise ModelError(
-            f"{config.model}: input '{name}' has a fixed batch of {size}, expected a symbol in the first dimension, and "
+            f"{config.model}: input '{name}' has a fixed batch of {size}, expected a symbol in the first dimension; "
             f"it cannot be freed here: {error}; export the model with a dynamic batch"
         ) from None
     note = (
