@@ -1,7 +1,7 @@
 """How near one ONNX model's outputs are to another's, in ONNX Runtime: `fidelity.py ORIGINAL OTHER --data DATA.yaml`.
 
 Both answer the test samples of DATA (validation samples where there are none); the original's outputs are the target
-of DATA's metric, as in a run without labels. Prints one line. For example, what a sub-network is worth as it is cut
+of DATA's metric, or of another one, as in a run without labels. Prints one line. For example, what a sub-network is worth as it is cut
 out of the file, without training:
 
     onnxnas extract original.onnx --subnet subnet.json -o cut.onnx
@@ -11,6 +11,7 @@ out of the file, without training:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -30,15 +31,15 @@ def answer(session: onnxruntime.InferenceSession, x: dict[str, NDArray[np.generi
     return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
 
-def fidelity(original: Path, other: Path, source: Path) -> tuple[float, str, int]:
-    """(quality, its unit, samples)."""
+def fidelity(original: Path, other: Path, source: Path, name: str | None = None) -> tuple[float, str, int]:
+    """(quality, the metric's name and unit, samples); by the metric `name`, by default that of the data."""
     loaded = graph.load(original)
     found = data.load(
         source,
         [loaded.tensors[name] for name in loaded.inputs],
         outputs=[loaded.tensors[name] for name in loaded.outputs],
     )
-    metric = data.metric_of(found)
+    metric = data.metric_of(dataclasses.replace(found, metric=name or found.metric))
     meter = metric.start()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -55,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("original", type=Path, metavar="ORIGINAL")
     parser.add_argument("other", type=Path, metavar="OTHER")
     parser.add_argument("--data", type=Path, required=True, metavar="DATA.yaml")
+    parser.add_argument("--metric", help="instead of DATA's, for example agreement")
     given = parser.parse_args(arguments)
-    quality, unit, n = fidelity(given.original, given.other, given.data)
+    quality, unit, n = fidelity(given.original, given.other, given.data, given.metric)
     print(f"{given.other}: {quality:.2f} {unit} against {given.original} on {n} samples")
     return 0
 

@@ -67,3 +67,5 @@ def test_fidelity_of_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     arguments = [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--data", str(tmp_path / "d.yaml")]
     assert tool("fidelity").main(arguments) == 0
     assert "20.00 psnr dB" in capsys.readouterr().out
+    assert tool("fidelity").main([*arguments, "--metric", "agreement"]) == 0
+    assert "100.00 agreement %" in capsys.readouterr().out  # the same for all classes

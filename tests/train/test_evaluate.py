@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_large_samples_are_judged_few_at_a_time(monkeypatch: pytest.MonkeyPatch)
     minimal = net.space.minimal()  # type: ignore[attr-defined]
     whole = Judge(net, data, "val", get_metric("fidelity"), recalibration_images=64)
     assert whole.batch_size == 256
-    monkeypatch.setattr("onnxnas.train.evaluate._LARGEST", 7 * net.space.graph.values_per_sample + 1)
+    module = importlib.import_module("onnxnas.train.evaluate")  # the package has a function of that name
+    monkeypatch.setattr(module, "_LARGEST", 7 * net.space.graph.values_per_sample + 1)
     parts = Judge(net, data, "val", get_metric("fidelity"), recalibration_images=64)
     assert parts.batch_size == 7
     assert parts.quality(minimal) == pytest.approx(whole.quality(minimal), abs=1.6)
