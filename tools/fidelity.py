@@ -1,8 +1,8 @@
 """How near one ONNX model's outputs are to another's, in ONNX Runtime: `fidelity.py ORIGINAL OTHER --data DATA.yaml`.
 
 Both answer the test samples of DATA (validation samples where there are none); the original's outputs are the target
-of DATA's metric, or of another one, as in a run without labels. Prints one line. For example, what a sub-network is worth as it is cut
-out of the file, without training:
+of DATA's metric, or of another one, as in a run without labels. Prints one line. For example, what a sub-network is
+worth as it is cut out of the file, without training:
 
     onnxnas extract original.onnx --subnet subnet.json -o cut.onnx
     python tools/fidelity.py original.onnx cut.onnx --data data.yaml
