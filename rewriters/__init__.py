@@ -2,6 +2,7 @@
 
 from rewriters.apply import apply, fold_all
 from rewriters.base import Refusal, Rewriter, Rewritten
+from rewriters.batch import free_batch
 from rewriters.canonical import Canonical, canonicalise
 from rewriters.edits import (
     Bypass,
@@ -35,5 +36,6 @@ __all__ = [
     "apply",
     "canonicalise",
     "fold_all",
+    "free_batch",
     "name_domains",
 ]

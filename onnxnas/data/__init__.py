@@ -5,8 +5,20 @@ because it imports torch) the fast training batches; `metrics` says how good out
 """
 
 from onnxnas.data.batches import batches, prepare
-from onnxnas.data.load import load
-from onnxnas.data.metrics import Meter, Metric, get_metric
+from onnxnas.data.load import load, metric_of
+from onnxnas.data.metrics import Meter, Metric, get_metric, ranks_classes
 from onnxnas.data.types import DataSet, Normalise, Split
 
-__all__ = ["DataSet", "Meter", "Metric", "Normalise", "Split", "batches", "get_metric", "load", "prepare"]
+__all__ = [
+    "DataSet",
+    "Meter",
+    "Metric",
+    "Normalise",
+    "Split",
+    "batches",
+    "get_metric",
+    "load",
+    "metric_of",
+    "prepare",
+    "ranks_classes",
+]

@@ -16,10 +16,11 @@ from onnxnas.errors import DataError
 
 
 def _number(value: Any) -> Any:
-    """Also accepts a fraction as text: YAML reads `1/255` as a string."""
+    """Also accepts a fraction as text, such as `1/127.5`: YAML reads it as a string."""
     if isinstance(value, str):
+        above, *below = (part.strip() for part in value.split("/", 1))
         try:
-            return float(Fraction(value.replace(" ", "")))
+            return float(Fraction(above) / Fraction(below[0] if below else 1))
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{value!r} is not a number") from None
     return value

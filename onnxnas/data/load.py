@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from onnxnas.data import validate
+from onnxnas.data.axes import class_axis
 from onnxnas.data.config import DataConfig, read_config
-from onnxnas.data.metrics import check_metric, default_metric
+from onnxnas.data.metrics import Metric, check_metric, default_metric, get_metric
 from onnxnas.data.sources import Raw, read_function, read_path, split_folders
 from onnxnas.data.splitting import common, hold_out
 from onnxnas.data.types import Array, DataSet, Normalise, Split, Task
@@ -117,6 +118,7 @@ class _Builder:
             classes=found["train"].classes,
             notes=tuple(notes),
             digest="",
+            class_axis=class_axis(self.outputs, self.inputs, splits["train"].y),
         )
         return replace(dataset, digest=digest(dataset))
 
@@ -212,6 +214,11 @@ def _overlaps(splits: Mapping[str, Split]) -> list[str]:
 def _size(array: Array, normalise: Normalise) -> tuple[int, int]:
     first = 1 if normalise.layout == "nhwc" else 2
     return int(array.shape[first]), int(array.shape[first + 1])
+
+
+def metric_of(dataset: DataSet) -> Metric:
+    """The metric that the data set asks for. Raises DataError, ConfigError."""
+    return get_metric(dataset.metric, dataset.class_axis)
 
 
 def digest(dataset: DataSet) -> str:

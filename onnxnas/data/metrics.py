@@ -11,6 +11,7 @@
 | `fidelity` | % | `agreement` where the output is [n, classes], else `r2` against the original's outputs |
 | `module:name` | | a `Metric`, or a function (outputs, targets) -> float over the whole set |
 
+Without labels the targets are the original's outputs; the label is then the class that these rank highest.
 Outputs that are NaN count as wrong, or as -inf where an error is averaged.
 """
 
@@ -62,11 +63,12 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric made of a meter's constructor."""
+    """A metric made of a meter's constructor. `bounded`: the best value means that nothing differs noticeably."""
 
     name: str
     unit: str
     meter: Callable[[], Meter]
+    bounded: bool = True
 
     def start(self) -> Meter:
         return self.meter()
@@ -78,6 +80,8 @@ class NamedMetric:
         return meter.compute()
 
 
+#: Metrics of classes: an output that is judged by one holds scores of classes.
+_OF_CLASSES = re.compile(r"top(\d+|k)|f1|miou|agreement")
 _KNOWN = ("top1", "top3", "top5", "topk", "f1", "miou", "psnr", "psnr255", "r2", "agreement", "fidelity")
 
 
@@ -98,8 +102,16 @@ def default_metric(task: Task, y: Array | None) -> str:
     return {"classification": "top1", "segmentation": "miou", "distillation": "fidelity"}[task]
 
 
-def get_metric(name: str) -> Metric:
+def ranks_classes(name: str) -> bool:
+    """Whether the metric of this name takes the outputs for scores of classes."""
+    return _OF_CLASSES.fullmatch(name) is not None
+
+
+def get_metric(name: str, class_axis: int | None = None) -> Metric:
     """The metric of this name.
+
+    `class_axis` is the axis that holds classes where the targets are outputs too (`data.axes`); by default the
+    second, or the last of three.
 
     Raises:
         DataError: unknown name.
@@ -110,15 +122,15 @@ def get_metric(name: str) -> Metric:
     check_metric(name)
     if match := re.fullmatch(r"top(\d+|k)", name):
         k = 5 if match[1] == "k" else int(match[1])
-        return NamedMetric(name, "%", lambda: _TopK(k))
+        return NamedMetric(name, "%", lambda: _TopK(k, class_axis))
     if match := re.fullmatch(r"psnr(\d*)", name):
         peak = float(match[1] or 1)
-        return NamedMetric(name, "dB", lambda: _Psnr(peak))
+        return NamedMetric(name, "dB", lambda: _Psnr(peak), bounded=False)
     meters: dict[str, Callable[[], Meter]] = {
-        "f1": lambda: _Confusion("f1"),
-        "miou": lambda: _Confusion("iou"),
+        "f1": lambda: _Confusion("f1", class_axis),
+        "miou": lambda: _Confusion("iou", class_axis),
         "r2": _R2,
-        "agreement": _Agreement,
+        "agreement": lambda: _Agreement(class_axis),
         "fidelity": _Fidelity,
     }
     return NamedMetric(name, "%", meters[name])
@@ -143,8 +155,8 @@ def _all(arrays: Arrays) -> Sequence[Array]:
     return [arrays] if isinstance(arrays, np.ndarray) else arrays
 
 
-def _scores(output: Array, labels: Array) -> Array:
-    """Outputs with the class axis moved to the end: labels.shape + [classes].
+def _scores(output: Array, labels: Array, known: int | None = None) -> Array:
+    """Outputs with the class axis moved to the end: labels.shape + [classes]; `known` is tried first.
 
     Raises:
         DataError: no axis of the outputs is left over by the labels.
@@ -153,12 +165,24 @@ def _scores(output: Array, labels: Array) -> Array:
         output = (
             output.reshape(len(output), -1) if output.size == len(output) * max(output.shape[1:]) else output
         )
-    for axis in (1, output.ndim - 1):
+    for axis in (known or 1, 1, output.ndim - 1):
         if 0 < axis < output.ndim and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
             if output.shape[axis] < 2:
                 break
             return np.moveaxis(output, axis, -1)
     raise DataError(f"outputs {output.shape} are not scores of two or more classes for labels {labels.shape}")
+
+
+def _labels(outputs: Arrays, targets: Arrays, axis: int | None) -> Array:
+    """The targets as class labels; where they are outputs themselves, the classes these rank highest."""
+    mine, wanted = _first(outputs), _first(targets)
+    if wanted.dtype.kind != "f" or wanted.shape != mine.shape or wanted.ndim < 2:
+        return wanted
+    return np.asarray(wanted.argmax(_axis(wanted, axis)))
+
+
+def _axis(output: Array, axis: int | None) -> int:
+    return axis if axis is not None and axis < output.ndim else 1 if output.ndim != 3 else -1
 
 
 class _Share:
@@ -182,13 +206,13 @@ class _Share:
 
 
 class _TopK(_Share):
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, axis: int | None) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.axis = k, axis
 
     def update(self, outputs: Arrays, targets: Arrays) -> None:
-        labels = _first(targets)
-        scores = _scores(_first(outputs), labels)
+        labels = _labels(outputs, targets, self.axis)
+        scores = _scores(_first(outputs), labels, self.axis)
         own = np.take_along_axis(scores, labels[..., None].astype(np.int64), -1)
         classes = np.arange(scores.shape[-1])
         # ties go to the lower class number, as in argmax
@@ -197,26 +221,30 @@ class _TopK(_Share):
 
 
 class _Agreement(_Share):
+    def __init__(self, axis: int | None = None) -> None:
+        super().__init__()
+        self.axis = axis
+
     def update(self, outputs: Arrays, targets: Arrays) -> None:
         mine, original = _first(outputs), _first(targets)
         if mine.shape != original.shape or mine.ndim < 2:
             raise DataError(
                 f"agreement of outputs {mine.shape} with {original.shape}: equal shapes [n, classes] needed"
             )
-        axis = 1 if mine.ndim != 3 else -1
+        axis = _axis(mine, self.axis)
         self.add((mine.argmax(axis) == original.argmax(axis)) & ~np.isnan(mine).any(axis))
 
 
 class _Confusion:
     """Counts per class, from which F1 or intersection over union."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, axis: int | None) -> None:
+        self.kind, self.axis = kind, axis
         self.matrix = np.zeros((0, 0), np.int64)
 
     def update(self, outputs: Arrays, targets: Arrays) -> None:
-        labels = _first(targets)
-        scores = _scores(_first(outputs), labels)
+        labels = _labels(outputs, targets, self.axis)
+        scores = _scores(_first(outputs), labels, self.axis)
         k = scores.shape[-1]
         if self.matrix.size == 0:
             self.matrix = np.zeros((k, k + 1), np.int64)

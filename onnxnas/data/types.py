@@ -63,7 +63,8 @@ class DataSet:
 
     `dtypes` are the model's, by input. `images` are the inputs that are normalised, and augmented when
     they have four dimensions. `augment` holds 'crop' and 'flip'. `notes` are sentences for the user about
-    what was assumed. `digest` is the SHA-256 of everything: samples, splits, settings.
+    what was assumed. `digest` is the SHA-256 of everything: samples, splits, settings. `class_axis` is the axis
+    of the first output that holds classes, if one does.
     """
 
     train: Split
@@ -79,6 +80,7 @@ class DataSet:
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
     digest: str
+    class_axis: int = 1
 
     def split(self, name: str) -> Split:
         """'train', 'val' or 'test'.

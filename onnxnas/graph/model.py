@@ -43,6 +43,15 @@ class Graph:
         return f"<Graph {name}: {len(self.nodes)} nodes, opset {self.opset}>"
 
     @cached_property
+    def values_per_sample(self) -> int:
+        """Elements of all known values but the weights, with the inputs as they are bound: for one sample mostly."""
+        return sum(
+            int(np.prod(info.shape))
+            for name, info in self.tensors.items()
+            if info.shape is not None and name not in self.initializers
+        )
+
+    @cached_property
     def parts(self) -> Parts:
         """The model with its weights apart, for rewriters: they open its graph once and use it again."""
         return Parts.of(self.model, self.initializers)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Feeds = dict[str, "NDArray[Any]"]
 _RUN_BATCH = 64
+_RUN_VALUES = 1 << 22  # of the inputs of one run
 
 
 def cut(network: SuperNetwork, subnet: Subnet, statistics: Statistics | None) -> rewriters.Parts:
@@ -75,7 +76,9 @@ def outputs(
 def _answers(
     measurer: Measurer, model: bytes, dataset: DataSet, split: str, limit: int | None
 ) -> Iterator[tuple[list[NDArray[Any]], NDArray[Any] | None]]:
-    for x, y in data.batches(dataset.split(split), dataset, _RUN_BATCH, limit=limit):
+    chosen = dataset.split(split)
+    values = sum(array[0].size for array in chosen.x.values())
+    for x, y in data.batches(chosen, dataset, max(1, min(_RUN_BATCH, _RUN_VALUES // values)), limit=limit):
         yield measurer.run(model, x), y
 
 

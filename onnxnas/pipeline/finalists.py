@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxnas import graph, search, train
+from onnxnas import data, graph, search, train
 from onnxnas.errors import CheckFailed
 from onnxnas.pipeline import build, files, trained
 from onnxnas.pipeline.line import Line
@@ -24,6 +24,29 @@ if TYPE_CHECKING:
 LESSONS = "finalists/lessons"
 MOST_KEPT = 1 << 30  # bytes of the teacher's answers
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
+
+
+def least_quality(line: Line, whole: float) -> float:
+    """The least quality that a finished network may have, when that of the original is `whole`.
+
+    `max_drop` below it; but a network compared with itself by a metric without a finite best, such as PSNR, is
+    exact, and nothing else comes near: then the limit on quality that the user gave is all that counts.
+    """
+    return line.config.limits["quality"] if exact(line.data, line.metric) else whole - line.config.max_drop
+
+
+def exact(dataset: data.DataSet, metric: data.Metric) -> bool:
+    """Whether the original is compared with itself by a metric without a finite best: its quality is no number."""
+    return dataset.train.y is None and not getattr(metric, "bounded", True)
+
+
+def within_reach(line: Line) -> float:
+    """The least quality, before fine-tuning, from which `least_quality` may be reached after it."""
+    before = line.run.plan("search") or {}
+    recovery = line.config.finalise.recovery
+    if exact(line.data, line.metric):
+        return floor({**before, "baseline_quality": line.config.limits["quality"]}, 0.0, recovery)
+    return floor(before, line.config.max_drop, recovery)
 
 
 def floor(before: Mapping[str, Any], max_drop: float, recovery: float) -> float:

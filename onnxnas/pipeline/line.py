@@ -75,7 +75,13 @@ class Line:
     @cached_property
     def identity(self) -> dict[str, str]:
         """{"model_sha256", "data_sha256"} of what this run was begun with."""
-        return dict(files.read_json(self.run / "stages" / "run.json"))
+        begun = files.read_json(self.run / "stages" / "run.json")
+        return {key: begun[key] for key in ("model_sha256", "data_sha256")}
+
+    @cached_property
+    def model_notes(self) -> tuple[str, ...]:
+        """Sentences about what was done to the user's model before anything else."""
+        return tuple(files.read_json(self.run / "stages" / "run.json").get("notes", ()))
 
     @cached_property
     def baseline(self) -> bytes:
@@ -127,7 +133,7 @@ class Line:
         """The quality metric of the data set."""
         from onnxnas import data
 
-        return data.get_metric(self.data.metric)
+        return data.metric_of(self.data)
 
     @cached_property
     def device(self) -> str:

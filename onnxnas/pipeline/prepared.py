@@ -87,9 +87,7 @@ def _batches(loaded: graph.Graph, dataset: data.DataSet, seed: int) -> Iterator[
     """Training images as they are augmented for training, in batches whose activations fit."""
     from onnxnas.data.torch_batches import TorchBatches
 
-    values = [info.shape for info in loaded.tensors.values() if info.shape is not None]
-    per_sample = max(1, sum(int(np.prod(shape)) for shape in values))
-    size = max(2, min(128, LARGEST // per_sample))
+    size = max(2, min(128, LARGEST // max(1, loaded.values_per_sample)))
     batches = TorchBatches(dataset.train, dataset)
     for x, _ in batches.epoch(size, seed=seed, drop_last=False, limit=COUNTED):
         yield x

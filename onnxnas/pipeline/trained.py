@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxnas.train.settings import TrainSettings
 
 _WARM, TIMED = 2, 6  # steps
+_LONG = 5.0  # seconds of two steps, beside which warming up is nothing
 
 Fit = Callable[["SuperNetwork", "TrainSettings"], train.TrainResult]
 
@@ -44,6 +45,8 @@ def on(made: SuperNetwork, device: str) -> SuperNetwork:
 def speed(line: Line, network: SuperNetwork, settings: TrainSettings, fit: Fit | None = None) -> float:
     """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up.
 
+    Where two steps take long, they are all that is timed.
+
     `fit` trains a network with settings; by default this process does, alone.
     """
 
@@ -55,5 +58,8 @@ def speed(line: Line, network: SuperNetwork, settings: TrainSettings, fit: Fit |
     rate = 0.0
     for steps in (_WARM, TIMED):
         wanted = short.model_copy(update={"epochs": steps / per_epoch})
-        rate = (fit or alone)(network, wanted).images_per_second
+        result = (fit or alone)(network, wanted)
+        rate = result.images_per_second
+        if result.seconds > _LONG:
+            break
     return max(rate, 1e-3)

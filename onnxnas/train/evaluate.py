@@ -21,6 +21,7 @@ from onnxnas.types import Subnet
 
 _CALIBRATION_EPOCH = 1_000_003  # far from any epoch of training: other crops, other flips
 _CACHE_BYTES = 512 * 2**20
+_LARGEST = 1 << 28  # elements of all values of a batch, of which a few are held at once
 
 
 class Judge:
@@ -28,7 +29,7 @@ class Judge:
 
     `split` is 'train', 'val' or 'test'; `limit` its number of images (the first ones). Without labels the
     targets are the outputs of `teacher` (default: the original network). Batches are kept in memory when
-    they are small. Arithmetic is float32 unless `bf16`.
+    they are small. `batch_size` is lowered where samples are large. Arithmetic is float32 unless `bf16`.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Judge:
         bf16: bool = False,
     ) -> None:
         self.net, self.metric, self.bf16 = net, metric, bf16
-        self.batch_size, self.limit, self.seed = batch_size, limit, seed
+        self.batch_size = max(1, min(batch_size, _LARGEST // max(1, net.space.graph.values_per_sample)))
+        self.limit, self.seed = limit, seed
         self.recalibration_images = min(recalibration_images, data.train.n)
         self._judged = TorchBatches(
             data.split(split), data, device=net.device, channels_last=net.channels_last
@@ -109,7 +111,7 @@ class Judge:
         for x, y in made:
             if kept is not None:
                 kept.append((x, y))
-                size += sum(t.nbytes for t in x.values())
+                size += sum(t.nbytes for t in x.values()) + sum(array.nbytes for array in _listed(y))
                 if size > _CACHE_BYTES:
                     kept = None
             yield x, y
@@ -169,6 +171,10 @@ def evaluate(
         teacher=teacher,
     )
     return judge.quality(subnet)
+
+
+def _listed(arrays: NDArray[Any] | list[NDArray[Any]] | None) -> Sequence[NDArray[Any]]:
+    return [] if arrays is None else arrays if isinstance(arrays, list) else [arrays]
 
 
 def _arrays(outputs: Sequence[Tensor]) -> NDArray[Any] | list[NDArray[Any]]:

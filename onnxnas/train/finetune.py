@@ -13,8 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxnas.data import DataSet
-from onnxnas.data.metrics import Metric, get_metric
+from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.evaluate import Judge, frozen
@@ -70,7 +69,7 @@ def finetune(
     net = SuperNetwork(FixedSpace(graph))
     if teacher is not None:
         net.to(teacher.device)
-    metric = metric or get_metric(data.metric)
+    metric = metric or metric_of(data)
     settings = settings.for_finetuning()
     judge = Judge(
         net,

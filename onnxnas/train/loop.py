@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxnas.data import DataSet
-from onnxnas.data.metrics import Metric, get_metric
+from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.data.torch_batches import TorchBatches, part_of
 from onnxnas.errors import CheckFailed, DataError, Interrupted
 from onnxnas.space import SearchSpace
@@ -143,7 +142,7 @@ class _Run:
         self.teacher = teacher
         if teacher is None and self.criterion.needs_teacher:
             self.teacher = original(net)
-        self.metric = metric or get_metric(data.metric)
+        self.metric = metric or metric_of(data)
         self.judge: Judge | None = None
         self.at = Progress()
         self.bad = 0

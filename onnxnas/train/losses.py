@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from onnxnas.data import DataSet
+from onnxnas.data import DataSet, ranks_classes
 from onnxnas.errors import ConfigError
 from onnxnas.graph import Graph
 from onnxnas.plugins import is_reference, load_object
@@ -32,17 +32,25 @@ _TINY = 1e-8
 
 @dataclass(frozen=True)
 class Heads:
-    """What each output is: 'scores' (logits, class axis 1), 'probabilities' (their softmax), 'dense', 'other'."""
+    """What each output is: 'scores' (logits), 'probabilities' (their softmax), 'dense', 'other'.
+
+    The first output has its classes on `class_axis`, others on the second.
+    """
 
     kinds: tuple[Literal["scores", "probabilities", "dense", "other"], ...]
+    class_axis: int = 1
 
     @classmethod
-    def of(cls, graph: Graph, task: str) -> Heads:
-        """From the graph's outputs and the data's task.
+    def of(cls, graph: Graph, task: str, metric: str = "", class_axis: int = 1) -> Heads:
+        """From the graph's outputs and the data's task and metric.
 
-        Without labels a single output [n, k] is taken for scores, as the metric `fidelity` does.
+        Without labels the first output is taken for scores when the metric is one of classes, and a single output
+        [n, k] always, as the metric `fidelity` does.
         """
         kinds: list[Literal["scores", "probabilities", "dense", "other"]] = []
+        classes = task in ("classification", "segmentation") or (
+            task == "distillation" and ranks_classes(metric)
+        )
         for index, name in enumerate(graph.outputs):
             info, producer = graph.tensors[name], graph.producer(name)
             rank = len(info.shape) if info.shape is not None else 0
@@ -50,19 +58,19 @@ class Heads:
             if info.dtype is not None and info.dtype.kind != "f":
                 kinds.append("other")
             elif producer is not None and producer.op_type == "Softmax" and rank >= 2:
-                kinds.append("probabilities" if vector or rank == 4 else "dense")
-            elif (index == 0 and task in ("classification", "segmentation")) or (
-                task == "distillation" and vector and len(graph.outputs) == 1
-            ):
+                kinds.append("probabilities" if vector or rank == 4 or (index == 0 and classes) else "dense")
+            elif (index == 0 and classes) or (task == "distillation" and vector and len(graph.outputs) == 1):
                 kinds.append("scores")
             else:
                 kinds.append("dense")
-        return cls(tuple(kinds))
+        return cls(tuple(kinds), class_axis)
 
     def logits(self, index: int, output: Tensor) -> Tensor:
         """Output `index` as logits with the class axis second, [n, classes, ...]."""
         if self.kinds[index] == "probabilities":
             output = output.clamp_min(_TINY).log()
+        if index == 0 and 1 < self.class_axis < output.dim():
+            output = output.movedim(self.class_axis, 1)
         return output.flatten(1) if output.dim() > 2 and output[0].numel() == output.shape[1] else output
 
 
@@ -120,7 +128,7 @@ class Criterion:
     """
 
     def __init__(self, graph: Graph, data: DataSet, loss: str, weight: float, temperature: float) -> None:
-        heads = Heads.of(graph, data.task)
+        heads = Heads.of(graph, data.task, data.metric, data.class_axis)
         name = data.loss if loss == "auto" else loss
         labelled = data.train.y is not None and name != "distillation"
         self.labels = task_loss(name, heads) if labelled else None

@@ -108,9 +108,19 @@ def test_unknown_operators_everywhere(place: Path, capsys: pytest.CaptureFixture
     refused(place, capsys, "Blur")
 
 
-def test_no_dynamic_batch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_that_cannot_be_freed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the samples of a batch have in common is taken off each."""
     model = graphs.resnet()
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    last = next(node for node in model.graph.node if "y" in node.output)
+    last.output[0] = "scores"
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["scores"], ["mean"], axes=[0], keepdims=1, name="mean"),
+            helper.make_node("Sub", ["scores", "mean"], ["y"], name="minus"),
+        ]
+    )
     onnx.save(model, place / "model.onnx")
     refused(place, capsys, "fixed batch of 1")
 

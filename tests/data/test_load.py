@@ -113,7 +113,9 @@ def test_yaml(tmp_path: Path) -> None:
     for name in ("train", "test"):
         x = rng.integers(0, 256, (60, 8, 8, 3), np.uint8)
         save(tmp_path / f"{name}.npz", x=x, y=np.arange(60) % CLASSES)
-    text = "train: train.npz\ntest: test.npz\nlayout: nhwc\nscale: 1/255\nmean: [0.5, 0.4, 0.3]\nstd: 0.25\n"
+    text = (
+        "train: train.npz\ntest: test.npz\nlayout: nhwc\nscale: 1 / 255.0\nmean: [0.5, 0.4, 0.3]\nstd: 0.25\n"
+    )
     (tmp_path / "d.yaml").write_text(text + "augment: [crop, flip]\ntask: classification\nmetric: top5\n")
     found = data.load(tmp_path / "d.yaml", INPUT, outputs=OUTPUT)
     assert found.test is not None

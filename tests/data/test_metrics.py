@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxnas.data.metrics import Metric, get_metric
+from onnxnas.data.metrics import Metric, get_metric, ranks_classes
 from onnxnas.errors import ConfigError, DataError
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.5, 0.1]], np.float32)
@@ -136,3 +136,30 @@ def test_refusals() -> None:
         get_metric("top1").evaluate(np.ones((4, 1)), LABELS)
     with pytest.raises(DataError, match="differ in shape"):
         get_metric("psnr").evaluate(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_without_labels_the_originals_classes_are_the_label(rng: np.random.Generator) -> None:
+    """Square pictures with as many classes as rows: only the axis tells."""
+    mine, original = rng.normal(size=(2, 6, 4, 4, 4)).astype(np.float32)
+    for axis in (1, 3):
+        labels = original.argmax(axis)
+        right = 100 * float((mine.argmax(axis) == labels).mean())
+        assert get_metric("agreement", axis).evaluate(mine, original) == pytest.approx(right)
+        assert get_metric("miou", axis).evaluate(original, original) == 100.0
+    wanted = get_metric("miou").evaluate(mine, original.argmax(1))
+    assert get_metric("miou", 1).evaluate(mine, original) == pytest.approx(wanted)
+    assert get_metric("top1").evaluate(SCORES, SCORES[::-1]) == get_metric("agreement").evaluate(
+        SCORES, SCORES[::-1]
+    )
+
+
+def test_which_metrics_have_a_best() -> None:
+    assert not getattr(get_metric("psnr"), "bounded", True)
+    assert getattr(get_metric("miou"), "bounded", True)
+    assert [ranks_classes(name) for name in ("miou", "top5", "psnr", "fidelity", "m:top1")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from onnxnas import graph
 from onnxnas.data.metrics import get_metric
+from onnxnas.errors import ConfigError
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train import Judge, evaluate, finetune, teacher_of, train
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
@@ -73,6 +75,18 @@ def test_unlabelled_quality_is_agreement_with_the_original() -> None:
     assert minimal == pytest.approx(accuracy(model, x, wanted), abs=1.6)
 
 
+def test_large_samples_are_judged_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, net = tiny.data(labels=False), SuperNetwork(tiny.places("vgg"))
+    minimal = net.space.minimal()  # type: ignore[attr-defined]
+    whole = Judge(net, data, "val", get_metric("fidelity"), recalibration_images=64)
+    assert whole.batch_size == 256
+    module = importlib.import_module("onnxnas.train.evaluate")  # the package has a function of that name
+    monkeypatch.setattr(module, "_LARGEST", 7 * net.space.graph.values_per_sample + 1)
+    parts = Judge(net, data, "val", get_metric("fidelity"), recalibration_images=64)
+    assert parts.batch_size == 7
+    assert parts.quality(minimal) == pytest.approx(whole.quality(minimal), abs=1.6)
+
+
 def graphs_bytes(loaded: graph.Graph) -> bytes:
     return bytes(loaded.model.SerializeToString())
 
@@ -115,6 +129,18 @@ def test_decay_spares_biases_and_norms() -> None:
     assert all(weight.dim() == 1 for weight in groups[1]["params"])
     assert all(group["nesterov"] for group in groups)
     assert sum(len(group["params"]) for group in groups) == len(net.named_weights())
+
+
+def test_adamw_by_its_name() -> None:
+    net = SuperNetwork(tiny.places())
+    made = make_optimizer(net, tiny.settings(optimizer="adamw", lr=0.003, weight_decay=0.1))
+    assert isinstance(made, torch.optim.AdamW)
+    assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [
+        (0.003, 0.1),
+        (0.003, 0.0),
+    ]
+    with pytest.raises(ConfigError, match="expected sgd, adamw or"):
+        make_optimizer(net, tiny.settings(optimizer="adam"))
 
 
 def test_the_average_follows_the_weights() -> None:

@@ -42,6 +42,20 @@ def test_kinds_of_outputs(op: str, shape: list[object], task: str, kind: str) ->
     assert heads_of(op, shape, task).kinds == (kind,)
 
 
+def test_a_metric_of_classes_says_that_outputs_are_scores() -> None:
+    one = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, 8, 3])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8, 8, 3])
+    made = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [one], [out])
+    loaded = graph.load(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert Heads.of(loaded, "distillation", "psnr", 3).kinds == ("dense",)
+    heads = Heads.of(loaded, "distillation", "miou", 3)
+    assert heads.kinds == ("scores",)
+    s, t = torch.randn(2, 2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    rows = Heads(("scores",))
+    wanted = distillation_loss(rows, 2.0)([s.reshape(-1, 3)], [t.reshape(-1, 3)])
+    assert distillation_loss(heads, 2.0)([s], [t]).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_distillation_of_scores_is_kl_times_t_squared() -> None:
     rng = np.random.default_rng(0)
     s, t = rng.normal(size=(5, 7)), rng.normal(size=(5, 7))

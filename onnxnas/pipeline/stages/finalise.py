@@ -30,9 +30,14 @@ def run(line: Line) -> None:
     line.run.verify("search")
     subnets, tuned = _tuned(line)
     split = "test" if line.data.test is not None else "val"
-    notes = list(line.data.notes)
+    notes = [*line.model_notes, *line.data.notes]
     if split == "val":
         notes.append("No test split was given: quality is on validation samples, which the search used.")
+    if finalists.exact(line.data, line.metric):
+        notes.append(
+            f"Quality is {line.metric.name} against the original's outputs; that of the original itself stands for an "
+            "exact answer, and a difference from it means nothing."
+        )
     with measurer(line) as measuring:
         base = _baseline(line, measuring, split)
         notes += _seen_before(line, base["quality"])
@@ -43,12 +48,14 @@ def run(line: Line) -> None:
         ]
         if not members:
             raise CheckFailed(f"{line.run.path}: no finalist could be measured; log.txt says why")
-        front, best = results.ranked(members, wanted(line), base["quality"] - line.config.max_drop)
+        least = finalists.least_quality(line, base["quality"])
+        front, best = results.ranked(members, wanted(line), least)
         entries = [member.to_json(f"pareto/rank_{rank:02d}") for rank, member in enumerate(front, 1)]
         if best is None:
             notes.append(
-                "No found model is measurably faster (interval of the speed-up above 1) within the allowed drop of "
-                f"{line.config.max_drop:g}{' and the limits' if line.config.limits else ''}: keep the baseline."
+                f"No found model of the least quality asked for, {least:.4g} {line.metric.unit}"
+                f"{', and within the limits' if line.config.limits else ''}, is measurably faster (interval of the "
+                "speed-up above 1): keep the baseline."
             )
         for member, entry in zip(front, entries, strict=True):
             _pack(line, measuring, member, entry, base, notes)
@@ -96,8 +103,7 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
 def _chosen(line: Line) -> list[Subnet]:
     config = line.config.finalise
     trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
-    least = finalists.floor(line.run.plan("search") or {}, line.config.max_drop, config.recovery)
-    chosen = finalists.choose(trials, wanted(line), config.finalists, least)
+    chosen = finalists.choose(trials, wanted(line), config.finalists, finalists.within_reach(line))
     return [trial.subnet for trial in chosen]
 
 

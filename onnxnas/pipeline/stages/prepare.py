@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxnas import analysis, data, graph, measure, ops, space
-from onnxnas.errors import DataError, ModelError
-from onnxnas.pipeline import build, files, prepared
+from onnxnas.errors import ConfigError, DataError, ModelError
+from onnxnas.pipeline import any_batch, build, files, finalists, prepared
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline.check import TOLERANCE, as_it_came, difference
 from onnxnas.pipeline.line import Line
@@ -31,6 +31,7 @@ class Source:
     graph: graph.Graph
     data: data.DataSet
     content: bytes
+    notes: tuple[str, ...] = ()
 
 
 def examine(config: configuration.Config, model: ModelProto | None = None) -> Source:
@@ -41,6 +42,8 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
     given: Any = Path(config.model) if model is None else model
     loaded = graph.load(given, shapes=config.shapes)
     _trainable(loaded, config)
+    content = _serialised(given, loaded)
+    loaded, content, notes = _any_batch(loaded, content, config)
     dataset = data.load(
         config.data,
         [loaded.tensors[name] for name in loaded.inputs],
@@ -52,15 +55,42 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
             f"{config.data}: {dataset.train.n} training samples, expected at least one batch of "
             f"{config.train.batch_size}; give more data or a smaller train.batch_size"
         )
+    if finalists.exact(dataset, data.metric_of(dataset)) and "quality" not in config.limits:
+        raise ConfigError(
+            f"{config.data}: without labels the original is compared with itself, and {dataset.metric} has no best "
+            "value that max_drop could be taken from; say the least quality that is good enough, such as "
+            "`--limit quality=38`"
+        )
     found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
     if not found.dimensions:
         raise ModelError(_nothing(config, found))
-    content = _serialised(given, loaded)
     measure.get_runtime(config.runtime)
     if config.runtime_settings:  # what the runtime refuses is better said before the training than after it
         with measure.Measurer(config.target, content, build.feeds(loaded, dataset, config.batch)):
             pass
-    return Source(loaded, dataset, content)
+    return Source(loaded, dataset, content, notes)
+
+
+def _any_batch(
+    loaded: graph.Graph, content: bytes, config: configuration.Config
+) -> tuple[graph.Graph, bytes, tuple[str, ...]]:
+    """The model with a batch that is free, and what was done to it, for the user. Raises ModelError."""
+    found = any_batch.fixed(loaded)
+    if found is None:
+        return loaded, content, ()
+    name, size = found
+    try:
+        loaded, content = any_batch.freed(loaded, content, config.shapes)
+    except ModelError as error:
+        raise ModelError(
+            f"{config.model}: input '{name}' has a fixed batch of {size}, expected a symbol in the first dimension; "
+            f"it cannot be freed here: {error}; export the model with a dynamic batch"
+        ) from None
+    note = (
+        f"The file fixes the batch at {size}, the network does not depend on it: here it takes any number of "
+        "samples, the original that others are compared with too."
+    )
+    return loaded, content, (note,)
 
 
 def _serialised(given: Any, loaded: graph.Graph) -> bytes:
@@ -81,7 +111,7 @@ def start(run: RunDirectory, config: configuration.Config, source: Source) -> No
     files.write_bytes(run / "baseline.onnx", source.content)
     files.write_json(run / "environment.json", measure.environment())
     identity = {"model_sha256": source.graph.digest, "data_sha256": source.data.digest}
-    files.write_json(run / "stages" / "run.json", {"schema": 1, **identity})
+    files.write_json(run / "stages" / "run.json", {"schema": 1, **identity, "notes": list(source.notes)})
     configuration.save(config, run / "config.yaml")
 
 
@@ -98,6 +128,8 @@ def run(line: Line) -> None:
     from onnxnas.supernet import folded
 
     began = time.perf_counter()
+    for note in line.model_notes:
+        line.say(f"model: {note}")
     for note in line.data.notes:
         line.say(f"data: {note}")
     loaded = line.original
@@ -138,13 +170,6 @@ def _trainable(loaded: graph.Graph, config: configuration.Config) -> None:
         raise ModelError(
             f"{config.model}: no float weights, got only integers; expected a model before quantisation"
         )
-    for name in loaded.inputs:
-        declared = loaded.tensors[name].declared or ()
-        if declared and isinstance(declared[0], int):
-            raise ModelError(
-                f"{config.model}: input '{name}' has a fixed batch of {declared[0]} (shape {list(declared)}), "
-                "expected a symbol in the first dimension; export the model with a dynamic batch"
-            )
     for node in loaded.nodes:
         spec = ops.resolve(node)
         if spec is None or spec.torch is None:

@@ -87,7 +87,7 @@ def _searched(
     trials = search.run(
         warm.space(line),
         CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
-        _within_reach(line, plan),
+        _within_reach(line),
         config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
         search.sqlite_url(line.run / "study.db"),
         config.seed,
@@ -104,11 +104,10 @@ def wanted(line: Line) -> tuple[Objective, ...]:
     return objectives(line.config.objectives, line.metric.unit, line.config.limits)
 
 
-def _within_reach(line: Line, plan: Mapping[str, Any]) -> tuple[Objective, ...]:
+def _within_reach(line: Line) -> tuple[Objective, ...]:
     """The objectives, quality limited to what can become a finalist: no trials for networks that nobody may use."""
     quality, *others = wanted(line)
-    least = finalists.floor(plan, line.config.max_drop, line.config.finalise.recovery)
-    return (dataclasses.replace(quality, limit=least), *others)
+    return (dataclasses.replace(quality, limit=finalists.within_reach(line)), *others)
 
 
 def measurer(line: Line) -> measure.Measurer:
