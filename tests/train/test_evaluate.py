@@ -13,7 +13,6 @@ import torch
 
 from onnxnas import graph
 from onnxnas.data.metrics import get_metric
-from onnxnas.errors import ConfigError
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train import Judge, evaluate, finetune, teacher_of, train
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer
@@ -129,18 +128,6 @@ def test_decay_spares_biases_and_norms() -> None:
     assert all(weight.dim() == 1 for weight in groups[1]["params"])
     assert all(group["nesterov"] for group in groups)
     assert sum(len(group["params"]) for group in groups) == len(net.named_weights())
-
-
-def test_adamw_by_its_name() -> None:
-    net = SuperNetwork(tiny.places())
-    made = make_optimizer(net, tiny.settings(optimizer="adamw", lr=0.003, weight_decay=0.1))
-    assert isinstance(made, torch.optim.AdamW)
-    assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [
-        (0.003, 0.1),
-        (0.003, 0.0),
-    ]
-    with pytest.raises(ConfigError, match="expected sgd, adamw or"):
-        make_optimizer(net, tiny.settings(optimizer="adam"))
 
 
 def test_the_average_follows_the_weights() -> None:
