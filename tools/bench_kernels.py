@@ -49,9 +49,7 @@ def rows(line: Line, limit: int) -> Iterator[str]:
     """One line of the table for each kernel size, the original's first."""
     networks = [trained.fresh(line.space, "cpu"), with_identities(line.network), line.network]
     judges = [
-        train.Judge(
-            net, line.data, "val", line.metric, recalibration_images=1024, limit=limit, seed=line.config.seed
-        )
+        train.Judge(net, line.data, "val", line.metric, limit=limit, seed=line.config.seed)
         for net in networks
     ]
     whole = line.space.cost(Subnet()).macs
