@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def with_identities(network: SuperNetwork) -> SuperNetwork:
     return plain
 
 
-def rows(line: Line, limit: int) -> list[str]:
+def rows(line: Line, limit: int) -> Iterator[str]:
     """One line of the table for each kernel size, the original's first."""
     networks = [trained.fresh(line.space, "cpu"), with_identities(line.network), line.network]
     judges = [
@@ -52,12 +53,10 @@ def rows(line: Line, limit: int) -> list[str]:
         for net in networks
     ]
     whole = line.space.cost(Subnet()).macs
-    told = []
     for size in sorted({choice[0] for k in line.space.kernels for choice in k.choices}, reverse=True):
         subnet = uniform(line.space, size)
         quality = " | ".join(f"{judge.quality(subnet):.2f}" for judge in judges)
-        told.append(f"| {size}x{size} | {whole / line.space.cost(subnet).macs:.2f}x | {quality} |")
-    return told
+        yield f"| {size}x{size} | {whole / line.space.cost(subnet).macs:.2f}x | {quality} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit(f"{given.run}: no elastic kernels in this model; see `onnxnas inspect`")
     print("| kernels at most | fewer MACs | original, cropped | super-network, cropped | super-network |")
     print("|---|---|---|---|---|")
-    print("\n".join(rows(line, given.limit)))
+    for row in rows(line, given.limit):
+        print(row, flush=True)
     return 0
 
 

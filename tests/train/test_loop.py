@@ -88,11 +88,16 @@ def test_resume_is_equal_to_the_last_bit(stop: int, extra: dict[str, Any], tmp_p
 
 
 def test_a_batch_in_parts_is_the_same_update() -> None:
-    """No BatchNormalization, so nothing but the order of additions differs; 40 = 13 + 13 + 14."""
+    """No BatchNormalization, so nothing but the order of additions differs; 40 = 13 + 13 + 14.
+
+    By sgd, whose update is linear in the gradient; adamw divides rounding errors by themselves where there is none.
+    """
     weights = []
     for parts in (1, 3):
         net = SuperNetwork(tiny.places("vit"))
-        options = tiny.settings(batch_size=40, accumulate=parts, epochs=2, strategy="fixed", distillation=0.5)
+        options = tiny.settings(
+            batch_size=40, accumulate=parts, epochs=2, strategy="fixed", distillation=0.5, optimizer="sgd"
+        )
         train(net, tiny.data(), options, directory=None, seed=1)
         weights.append(net.weights())
     start = SuperNetwork(tiny.places("vit")).weights()
