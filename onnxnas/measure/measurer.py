@@ -22,6 +22,8 @@ from onnxnas.types import Measurement
 
 Status = Literal["ok", "crashed", "timeout", "oom", "invalid"]
 _CALIBRATIONS = 6
+_WIDE = 0.2  # of an interval, relative to its middle
+_AGAIN = 2
 _CALIBRATION_TURNS_SECONDS = 0.12
 _CALIBRATION_SECONDS = 3.0
 
@@ -154,6 +156,21 @@ class Measurer:
             text = str(error).removeprefix(f"{error.status}: ")
             return Latency(error.status, error=text, noise_floor=floor, seconds=time.monotonic() - start)
         return self._latency(answer, floor, time.monotonic() - start)
+
+    def settled(self, model: Model, *, protocol: str | Protocol = "short") -> Latency:
+        """As `measure`, again while the interval of the speed-up is wide, three times at most; the narrowest.
+
+        Where others use the machine, a moment in which they slow down only one of the two models makes such an
+        interval, and its middle may be wrong by a factor of two.
+        """
+        best = self.measure(model, protocol=protocol)
+        for _ in range(_AGAIN):
+            if best.speedup is None or _width(best.speedup) <= _WIDE:
+                break
+            found = self.measure(model, protocol=protocol)
+            if found.speedup is not None and _width(found.speedup) < _width(best.speedup):
+                best = found
+        return best
 
     @property
     def noise_floor(self) -> float:
@@ -308,6 +325,10 @@ def resolve_protocol(protocol: str | Protocol) -> Protocol:
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is not known; use one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
+
+
+def _width(figure: Measurement) -> float:
+    return (figure.high - figure.low) / figure.value
 
 
 def _measured(body: Mapping[str, Any], factor: float = 1.0, unit: str = "") -> Measurement:

@@ -65,7 +65,7 @@ class CandidateEvaluator:
         }
         measurements: dict[str, Measurement] = {}
         if self._latency:
-            found = self._measurer.measure(model, protocol="short")
+            found = self._measurer.settled(model)
             if found.status != "ok":
                 seconds = time.perf_counter() - began
                 return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)

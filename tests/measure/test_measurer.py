@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
-from onnxnas.measure import CandidateError, Measurer, Protocol, Target, tiny
+from onnxnas.measure import CandidateError, Latency, Measurer, Protocol, Target, tiny
+from onnxnas.types import Measurement
 from tests.measure.fakes import model
 
 MIB = 1 << 20
@@ -272,3 +273,28 @@ def test_real_runtimes(name: str, brief: Protocol) -> None:
         assert other.status == "invalid"
         (output,) = measurer.run(tiny.MATMULS, feeds)
     assert np.allclose(output, np.linalg.matrix_power(feeds["x"].astype(float), 7), atol=1e-4)
+
+
+def ratio(value: float, low: float, high: float) -> Latency:
+    return Latency("ok", speedup=Measurement(value, low, high, 8, "", "short"))
+
+
+@pytest.mark.parametrize(
+    ("told", "kept", "asked"),
+    [
+        ([ratio(2.0, 1.9, 2.1)], 0, 1),
+        ([ratio(4.0, 2.0, 5.0), ratio(2.0, 1.9, 2.1)], 1, 2),
+        ([ratio(4.0, 2.0, 5.0), ratio(2.5, 1.5, 3.0), ratio(3.0, 1.0, 9.0)], 1, 3),
+        ([ratio(4.0, 2.0, 5.0), Latency("timeout"), ratio(2.0, 1.9, 2.1)], 2, 3),
+        ([Latency("crashed")], 0, 1),
+    ],
+)
+def test_wide_intervals_are_measured_again(
+    monkeypatch: pytest.MonkeyPatch, feeds: Feeds, told: list[Latency], kept: int, asked: int
+) -> None:
+    """Three times at most, the narrowest counts; what failed at first is not tried again."""
+    left = list(told)
+    quiet = Measurer(FAKE, model(us=60), feeds)  # never entered: no process
+    monkeypatch.setattr(quiet, "measure", lambda *_, **__: left.pop(0))
+    assert quiet.settled(b"") is told[kept]
+    assert len(told) - len(left) == asked
