@@ -6,8 +6,10 @@ that a sub-network leaves it; it is cut out of a sub-network as a model of one n
 between layers and what the runtime fuses is left to the predictor that takes the sum as one of its features.
 (Cai et al., ProxylessNAS, 2019, section 3.2.)
 
-Layers are met by drawing sub-networks. When time is up, or for a layer that no drawn one had, the time is that of the
-same node with other shapes, by multiply-accumulates.
+Layers are met by drawing sub-networks, then timed in turns, several times over: a machine that others use is slower for
+seconds at a time, and the least of several medians is what a layer takes when it is let alone. For a layer that no
+drawn sub-network had, or for which time was up, the time is that of the same node with other shapes, by
+multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from onnxnas.space import SearchSpace
 
 DRAWS = 400
-SECONDS, QUERIES = 0.05, 200  # of one layer
+ROUNDS = 4
+SECONDS, QUERIES = 0.02, 100  # of one layer in one round
+LARGEST = 1 << 28  # bytes of layers that are held to be timed
 Known = dict[str, dict[str, float]]  # node -> shapes -> ms
 
 
@@ -49,34 +53,65 @@ class LayerTable:
     def timed(
         cls, space: SearchSpace, measuring: measure.Measurer, *, seconds: float, seed: int = 0
     ) -> LayerTable:
-        """Time the layers that random sub-networks have, for so many seconds at most.
+        """Time the layers that random sub-networks have, for so many seconds at most; the original's at least once.
 
-        The original's layers are always timed. A layer that the runtime refuses as a model of its own is left out.
+        A layer that the runtime refuses as a model of its own is left out.
         """
         end = time.monotonic() + seconds
-        rng = np.random.default_rng([seed, 5])
-        known: Known = {}
-        timed: dict[str, float | None] = {}  # by what is run: many nodes are alike
-        for index, subnet in enumerate(_drawn(space, rng)):
-            wanted = [
-                (node, shapes)
-                for node, shapes, macs in space.layers(subnet)
-                if macs and _key(shapes) not in known.get(node, {})
-            ]
-            if not wanted:
-                continue
-            try:
-                model = graph.rewrite(space.graph, space.plan(subnet))
-            except ModelError:
-                continue  # as a candidate it is refused, too
-            for node, shapes in wanted:
-                if index and time.monotonic() > end:
-                    return cls(space, known)
-                alone = graph.single_node(model, space.graph, node, shapes)
-                ms = None if alone is None else _time(measuring, alone, timed)
+        found = _Met(space)
+        for index, subnet in enumerate(_drawn(space, np.random.default_rng([seed, 5]))):
+            if index and (time.monotonic() > end - seconds / 2 or found.bytes > LARGEST):
+                break
+            found.meet(subnet)
+            if not index:
+                original = len(found.layers)
+        least: dict[str, float] = {}
+        for turn in range(ROUNDS):
+            for place, (signature, layer) in enumerate(found.layers.items()):
+                if time.monotonic() > end and (turn or place >= original):
+                    break
+                ms = _time(measuring, layer)
                 if ms is not None:
-                    known.setdefault(node, {})[_key(shapes)] = ms
+                    least[signature] = min(ms, least.get(signature, ms))
+        known: Known = {}
+        for node, forms in found.signatures.items():
+            for key, signature in forms.items():
+                if signature in least:
+                    known.setdefault(node, {})[key] = least[signature]
         return cls(space, known)
+
+
+class _Met:
+    """Layers met in sub-networks: by what is run, since many nodes are alike, and by node and shapes."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self.layers: dict[str, graph.SingleNode] = {}
+        self.signatures: dict[str, dict[str, str]] = {}
+        self.bytes = 0
+
+    def meet(self, subnet: Subnet) -> None:
+        """Take in the layers of a sub-network that are new; none of one that cannot be made."""
+        wanted = [
+            (node, shapes)
+            for node, shapes, macs in self._space.layers(subnet)
+            if macs and _key(shapes) not in self.signatures.get(node, {})
+        ]
+        if not wanted:
+            return
+        whole = self._space.graph
+        try:
+            model = graph.rewrite(whole, self._space.plan(subnet))
+        except ModelError:
+            return
+        for node, shapes in wanted:
+            layer = graph.single_node(model, whole, node, shapes)
+            if layer is None:
+                continue
+            self.signatures.setdefault(node, {})[_key(shapes)] = layer.signature
+            if layer.signature not in self.layers:
+                self.layers[layer.signature] = layer
+                self.bytes += len(layer.content) + sum(array.nbytes for array in layer.feeds.values())
 
 
 def _drawn(space: SearchSpace, rng: np.random.Generator) -> Iterator[Subnet]:
@@ -99,16 +134,10 @@ def _rates(space: SearchSpace, known: Known) -> dict[str, float]:
     }
 
 
-def _time(
-    measuring: measure.Measurer, layer: graph.SingleNode, timed: dict[str, float | None]
-) -> float | None:
+def _time(measuring: measure.Measurer, layer: graph.SingleNode) -> float | None:
     """Median milliseconds of one run; None when the runtime refuses it."""
-    if layer.signature not in timed:
-        try:
-            _, service = measuring.serve(
-                layer.content, layer.feeds, rate=None, seconds=SECONDS, queries=QUERIES
-            )
-            timed[layer.signature] = 1e3 * float(np.median(service))
-        except measure.CandidateError:
-            timed[layer.signature] = None
-    return timed[layer.signature]
+    try:
+        _, service = measuring.serve(layer.content, layer.feeds, rate=None, seconds=SECONDS, queries=QUERIES)
+    except measure.CandidateError:
+        return None
+    return 1e3 * float(np.median(service))
