@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from onnxnas import data
 from onnxnas.data.torch_batches import TorchBatches
-from onnxnas.train.loop import bf16_helps
+from onnxnas.train.precision import bf16_helps
 from onnxnas.types import TensorInfo
 
 SEED = 11
