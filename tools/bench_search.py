@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import measure, search, train
-from onnxnas.pipeline import build
+from onnxnas.pipeline import build, hints
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline.events import Silent
-from onnxnas.pipeline.hints import PREDICTING
 from onnxnas.pipeline.layer_table import LayerTable
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
@@ -87,15 +86,13 @@ class Table:
     def __exit__(self, *_: object) -> None:
         self._measurer.close()
 
-    def hints(self) -> dict[str, search.Hint]:
-        """Latency by layers that are timed on their own, once for each target."""
+    def hints(self) -> Mapping[str, search.Hint]:
+        """Costs, and latency by layers that are timed on their own, once for each target."""
         place = self.line.run / f"{self.column.replace(' ', '_')}_layers.json"
         if not place.is_file():
             timed = LayerTable.timed(self.line.space, self._measurer, seconds=60.0)
             place.write_text(json.dumps(timed.known))
-        table = LayerTable(self.line.space, json.loads(place.read_text()))
-        macs = search.Hint(lambda subnet: float(self.line.space.cost(subnet).macs), exact=True)
-        return {"latency_ms": search.Hint(table.ms), "macs": macs}
+        return hints.told(self.line.space, json.loads(place.read_text()))
 
     def evaluate(self, subnet: Subnet) -> Trial:
         """A trial with quality, latency and multiply-accumulates."""
@@ -157,8 +154,8 @@ def searched(
     hinted: bool = True,
 ) -> list[Trial]:
     """The first `length` candidates of a search; those on predictors may know what layers take."""
-    hints = table.hints() if hinted and name in PREDICTING else None
-    problem = search.Problem(space or table.line.space, OBJECTIVES, prior, hints)
+    known = table.hints() if hinted and name in search.PREDICTING else None
+    problem = search.Problem(space or table.line.space, OBJECTIVES, prior, known)
     settings = search.SearchSettings(algorithm=name, population=population)
     algorithm = search.make_algorithm(problem, settings, np.random.default_rng(seed))
     trials: list[Trial] = []
@@ -240,15 +237,14 @@ def predictors(table: Table, options: argparse.Namespace) -> None:
     for name in ("latency_ms", "quality"):
         values = np.array([t.values[name] for t in trials])
         for n in (m for m in (12, 25, 50, 100, 200, 400) if m <= options.samples):
-            for kind in (*PREDICTORS, "auto", *(["layers timed"] if name == "latency_ms" else [])):
-                seen = known if kind == "layers timed" else features
-                chosen, model = (
-                    (kind, knowing.fitted(1, known[:n], values[:n])[1])
-                    if kind == "layers timed"
-                    else fitted(kind, features[:n], values[:n])
-                )
-                said = score(model.predict(seen[fresh]), values[fresh])
-                label = kind if kind == chosen else f"{kind} ({chosen})"
+            found: dict[str, Rows] = {}
+            for kind in (*PREDICTORS, "auto"):
+                chosen, model = fitted(kind, features[:n], values[:n])
+                found[kind if kind == chosen else f"{kind} ({chosen})"] = model.predict(features[fresh])
+            if name == "latency_ms":
+                found["layers timed"] = knowing.fitted(1, known[:n], values[:n])[1].predict(known[fresh])
+            for label, predicted in found.items():
+                said = score(predicted, values[fresh])
                 print(
                     f"| {name} | {label} | {n} | {said.mape:.2f} | {said.spearman:.3f} | {said.kendall:.3f} |"
                 )
@@ -393,8 +389,7 @@ def main() -> None:
     run = RunDirectory(options.run)
     config = configuration.load(run / "config.yaml")
     line = Line(run, config, Silent())
-    target = measure.Target(config.runtime, config.threads, config.batch)
-    with Table(line, target, (options.val_limit, options.recalibration_images)) as table:
+    with Table(line, config.target, (options.val_limit, options.recalibration_images)) as table:
         COMMANDS[options.command](table, options)
 
 

@@ -32,7 +32,6 @@ from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.space import SearchSpace
-from onnxnas.supernet import folded
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.types import Subnet
 
@@ -82,10 +81,7 @@ def space_of(line: Line, importance: str) -> SearchSpace:
     if importance == line.config.importance:
         return line.space
     config = line.config.model_copy(update={"importance": importance})
-    loaded = line.original
-    if missing := folded(loaded):
-        loaded = prepared.with_batchnorm(loaded, missing, line.data, config.seed)
-    return prepared.ordered(loaded, config.elastic, prepared.importance(loaded, config, line.data))
+    return prepared.made(line.original, prepared.missing(line.original, config), config, line.data)
 
 
 def compare(line: Line, variant: Mapping[str, Any], minutes: float, split: str) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def find_groups(graph: Graph) -> tuple[tuple[WidthGroup, ...], UnitLabels, tuple
     stays = np.zeros(count, bool)
     for ids, _, _ in flow.labels.frozen():
         stays[component[ids]] = True
-    axes = _shared(_labelled(flow, component))
+    axes = shared(_labelled(flow, component))
     axes = _present(_each(lambda roots: np.where((roots < 0) | stays[roots], -1, roots), axes))
     signature = _signatures(axes, count)
     in_parameters = np.zeros(count, bool)
@@ -131,7 +131,7 @@ def find_groups(graph: Graph) -> tuple[tuple[WidthGroup, ...], UnitLabels, tuple
     return groups, UnitLabels(count, axes), _reasons(flow, component)
 
 
-def _shared(axes: Iterable[tuple[tuple[str, int], Ids]]) -> Axes:
+def shared(axes: Iterable[tuple[tuple[str, int], Ids]]) -> Axes:
     """Equal arrays as one object: many tensors carry the same channels."""
     known: dict[bytes, Ids] = {}
     return {key: known.setdefault(ids.tobytes(), ids) for key, ids in axes}

@@ -146,7 +146,7 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
     {"samples_per_second", "teacher_samples_per_second": None where nobody asks it}
     """
     network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.device)
-    chosen, told, seed = settings(line, 1.0).for_finetuning(), train.Lessons(), line.config.seed
+    chosen, told, seed = settings(line, 1.0), train.Lessons(), line.config.seed
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:
         asked = told.teach(teacher(line), line.data, chosen, seed=seed, epoch=0, batches=trained.TIMED)
@@ -177,7 +177,7 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
     """Write what the teacher says of the batches of one epoch, of so many, unless that is done."""
     lessons = train.Lessons(line.run / LESSONS)
     if not lessons.has(epoch):
-        chosen = settings(line, 1.0).for_finetuning()
+        chosen = settings(line, 1.0)
         lessons.teach(teacher(line), line.data, chosen, seed=line.config.seed, epoch=epoch)
     line.step("answers of the original", epoch + 1, epochs)
 

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onnxnas.pipeline import files
-from onnxnas.pipeline.layer_table import LayerTable
-from onnxnas.search import Hint
+from onnxnas.pipeline.layer_table import Known, LayerTable
+from onnxnas.pipeline.objectives import MEASURED, OBJECTIVES
+from onnxnas.search import PREDICTING, Hint
 
 if TYPE_CHECKING:
     from onnxnas.measure import Measurer
     from onnxnas.pipeline.line import Line
+    from onnxnas.space import SearchSpace
 
-PREDICTING = ("concurrent", "full")
-TIMED = frozenset({"latency", "latency-p90", "latency-p99", "throughput"})
+TIMED = MEASURED - {"memory"}
 SECONDS = 60.0  # for timing layers; a tenth of the search when that is less
 SHARE = 0.1
 
@@ -39,15 +40,21 @@ def prepare(line: Line, measuring: Measurer, seconds: float | None) -> None:
 
 def hints(line: Line) -> Mapping[str, Hint]:
     """By objective; those of latency only where `prepare` has made the table."""
-    cost = line.space.cost
-    found = {
-        "macs": Hint(lambda subnet: float(cost(subnet).macs), exact=True),
-        "params": Hint(lambda subnet: float(cost(subnet).params), exact=True),
-        "bytes": Hint(lambda subnet: float(cost(subnet).params)),
-    }
     place = line.run / "layers.json"
-    if place.is_file():
-        table = LayerTable(line.space, files.read_json(place)["ms"])
-        found |= {name: Hint(table.ms) for name in ("latency_ms", "latency_p90_ms", "latency_p99_ms")}
-        found["throughput"] = Hint(lambda subnet: 1.0 / max(table.ms(subnet), 1e-9))
+    known = files.read_json(place)["ms"] if place.is_file() else None
+    return told(line.space, known)
+
+
+def told(space: SearchSpace, known: Known | None) -> Mapping[str, Hint]:
+    """What the space tells by itself, and with a table of layers."""
+    found = {
+        "macs": Hint(lambda subnet: float(space.cost(subnet).macs), exact=True),
+        "params": Hint(lambda subnet: float(space.cost(subnet).params), exact=True),
+        "bytes": Hint(lambda subnet: float(space.cost(subnet).params)),
+    }
+    if known is not None:
+        table = LayerTable(space, known)
+        rate = Hint(lambda subnet: 1.0 / max(table.ms(subnet), 1e-9))
+        timed = (OBJECTIVES[name] for name in TIMED)
+        found |= {o.name: rate if o.maximise else Hint(table.ms) for o in timed}
     return found

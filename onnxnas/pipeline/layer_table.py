@@ -59,12 +59,12 @@ class LayerTable:
         """
         end = time.monotonic() + seconds
         found = _Met(space)
-        for index, subnet in enumerate(_drawn(space, np.random.default_rng([seed, 5]))):
-            if index and (time.monotonic() > end - seconds / 2 or found.bytes > LARGEST):
+        found.meet(Subnet())
+        original = len(found.layers)
+        for subnet in _drawn(space, np.random.default_rng([seed, 5])):
+            if time.monotonic() > end - seconds / 2 or found.bytes > LARGEST:
                 break
             found.meet(subnet)
-            if not index:
-                original = len(found.layers)
         least: dict[str, float] = {}
         for turn in range(ROUNDS):
             for place, (signature, layer) in enumerate(found.layers.items()):
@@ -115,7 +115,6 @@ class _Met:
 
 
 def _drawn(space: SearchSpace, rng: np.random.Generator) -> Iterator[Subnet]:
-    yield Subnet()
     yield space.minimal()
     for _ in range(DRAWS):
         yield space.random(rng)

@@ -41,8 +41,24 @@ def with_batchnorm(
     """The same function with identity BatchNormalizations behind `nodes`, statistics from the training split."""
     from onnxnas.supernet import recreate_batchnorm
 
-    made = recreate_batchnorm(loaded, _batches(loaded, dataset, seed), nodes)
-    return dataclasses.replace(made, digest=loaded.digest, source=loaded.source)
+    again = recreate_batchnorm(loaded, _batches(loaded, dataset, seed), nodes)
+    return dataclasses.replace(again, digest=loaded.digest, source=loaded.source)
+
+
+def missing(loaded: graph.Graph, config: Config) -> tuple[str, ...]:
+    """The nodes behind which BatchNormalization is to be put back."""
+    from onnxnas.supernet import folded
+
+    return tuple(folded(loaded)) if config.batchnorm != "keep" else ()
+
+
+def made(
+    loaded: graph.Graph, nodes: Sequence[str], config: Config, dataset: data.DataSet
+) -> space.SearchSpace:
+    """The search space over the same function, BatchNormalization behind `nodes`, units in order."""
+    if nodes:
+        loaded = with_batchnorm(loaded, nodes, dataset, config.seed)
+    return ordered(loaded, config.elastic, importance(loaded, config, dataset))
 
 
 def ordered(loaded: graph.Graph, elastic: Sequence[str], order: space.Order = "l1") -> space.SearchSpace:

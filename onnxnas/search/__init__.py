@@ -7,7 +7,7 @@ Nothing outside this package imports pymoo or Optuna.
 
 from pymoo.config import Config
 
-from onnxnas.search.algorithm import ALGORITHMS, Algorithm, make_algorithm
+from onnxnas.search.algorithm import ALGORITHMS, PREDICTING, Algorithm, make_algorithm
 from onnxnas.search.engine import run
 from onnxnas.search.evaluator import Evaluator
 from onnxnas.search.front import (
@@ -37,6 +37,7 @@ Config.warnings["not_compiled"] = False
 
 __all__ = [
     "ALGORITHMS",
+    "PREDICTING",
     "Algorithm",
     "Dimension",
     "Evaluator",

@@ -70,6 +70,8 @@ ALGORITHMS: dict[str, Factory] = {
     "random": _of("random_search", "random_search"),
     "tpe": _of("sampled", "tpe"),
 }
+PREDICTING = ("concurrent", "full")
+"""Those that have use for hints of the problem."""
 
 
 def make_algorithm(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> Algorithm:

@@ -81,10 +81,10 @@ class Features:
         self._told = list(models.values())
         objectives = self._problem.objectives
         if all(o.name in models for o in objectives):
-            width = rows.shape[1]
+            columns = np.arange(rows.shape[1])
             signs = self._problem.signs
             self.prior = [
-                _Said(models[o.name], sign, width) for o, sign in zip(objectives, signs, strict=True)
+                _Seeing(models[o.name], columns, sign) for o, sign in zip(objectives, signs, strict=True)
             ]
 
     def _row(self, genotype: Genotype) -> Floats:
@@ -109,13 +109,14 @@ class Features:
 
 @dataclass(frozen=True)
 class _Seeing:
-    """A fitted predictor of some of the features."""
+    """A fitted predictor that looks at some of the features; `sign` makes what it says a minimised objective."""
 
     model: Fitted
     columns: NDArray[np.int64]
+    sign: float = 1.0
 
     def predict(self, features: Floats) -> Floats:
-        return self.model.predict(features[:, self.columns])
+        return self.sign * self.model.predict(features[:, self.columns])
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,3 @@ class _Column:
 
     def predict(self, features: Floats) -> Floats:
         return features[:, self.index]
-
-
-@dataclass(frozen=True)
-class _Said:
-    """A fitted predictor as one of a minimised objective that looks at the first `width` features only."""
-
-    model: Fitted
-    sign: float
-    width: int
-
-    def predict(self, features: Floats) -> Floats:
-        return self.sign * self.model.predict(features[:, : self.width])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.analysis.width import UnitLabels
+from onnxnas.analysis.width import UnitLabels, shared
 from onnxnas.graph import Graph
 from onnxnas.ops import resolve
 from onnxnas.ops.spec import OpSpec, no_edits, no_macs
@@ -122,10 +122,9 @@ class Planner:
     @cached_property
     def _axes(self) -> Axes:
         """The labelled axes; whole groups of tensors carry the same units, which are looked at once then."""
-        same: dict[bytes, NDArray[np.int64]] = {}
         found: dict[str, dict[int, NDArray[np.int64]]] = {}
-        for (tensor, axis), units in self._labels.axes.items():
-            found.setdefault(tensor, {})[axis] = same.setdefault(units.tobytes(), units)
+        for (tensor, axis), units in shared(self._labels.axes.items()).items():
+            found.setdefault(tensor, {})[axis] = units
         return found
 
     @cached_property

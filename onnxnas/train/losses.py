@@ -128,7 +128,7 @@ class Criterion:
     """
 
     def __init__(self, graph: Graph, data: DataSet, loss: str, weight: float, temperature: float) -> None:
-        heads = Heads.of(graph, data.task, data.metric, data.class_axis)
+        self.heads = heads = Heads.of(graph, data.task, data.metric, data.class_axis)
         name = data.loss if loss == "auto" else loss
         labelled = data.train.y is not None and name != "distillation"
         self.labels = task_loss(name, heads) if labelled else None

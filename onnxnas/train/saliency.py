@@ -35,14 +35,13 @@ def products(
     network.eval()
     weights = network.named_weights()
     criterion = Criterion(network.space.graph, data, loss, 0.0, 1.0)
-    heads = Heads.of(network.space.graph, data.task, data.metric, data.class_axis)
     noise = torch.Generator().manual_seed(seed)
     samples = TorchBatches(data.train, data, device=network.device)
     for x, y in samples.epoch(BATCH, seed=seed, augment=False, drop_last=False, limit=BATCH * batches):
         network.zero_grad(set_to_none=True)
         outputs = network(x)
         value = (
-            _own(heads, outputs, noise)
+            _own(criterion.heads, outputs, noise)
             if criterion.labels is None or y is None
             else criterion.labels(outputs, y)
         )

@@ -125,19 +125,15 @@ def compare_environment(line: Line) -> None:
 
 def run(line: Line) -> None:
     """Write model.onnx and space.json."""
-    from onnxnas.supernet import folded
-
     began = time.perf_counter()
     for note in line.model_notes:
         line.say(f"model: {note}")
     for note in line.data.notes:
         line.say(f"data: {note}")
-    loaded = line.original
-    missing = folded(loaded) if line.config.batchnorm != "keep" else ()
+    missing = prepared.missing(line.original, line.config)
     if missing:
         line.say(f"prepare: BatchNorm was folded; put back behind {len(missing)} convolutions")
-        loaded = prepared.with_batchnorm(loaded, missing, line.data, line.config.seed)
-    found = prepared.ordered(loaded, line.config.elastic, prepared.importance(loaded, line.config, line.data))
+    found = prepared.made(line.original, missing, line.config, line.data)
     _same_function(line, found)
     graph.save(found.graph.model, line.run / "model.onnx")
     files.write_json(line.run / "space.json", found.to_json())
