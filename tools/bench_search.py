@@ -1,6 +1,5 @@
 """How many measurements a search needs: algorithms side by side on one trained super-network.
 
-    python tools/bench_search.py measure RUN    sub-networks drawn at random, for `predictors`
     python tools/bench_search.py fronts RUN     hypervolume after so many measured candidates, by algorithm
     python tools/bench_search.py predictors RUN quality of the predictors on sub-networks they have not seen
     python tools/bench_search.py warm RUN       a warm start from 1 thread to another target; are the fronts the same?
@@ -15,11 +14,9 @@ measured, the others look up. Tables go to standard output as Markdown, curves t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +25,16 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from onnxnas import measure, search, train
-from onnxnas.pipeline import build, hints
+from onnxnas import measure, search
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline.events import Silent
-from onnxnas.pipeline.layer_table import LayerTable
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.search.features import Features
 from onnxnas.search.operators import spread_sample
 from onnxnas.search.predictors import PREDICTORS, fitted, score
 from onnxnas.types import Objective, Subnet, Trial
+from tools.search_table import Table
 
 Rows = NDArray[np.float64]
 OBJECTIVES = [Objective("quality", "%", maximise=True), Objective("latency_ms", "ms", maximise=False)]
@@ -46,100 +42,6 @@ MARKS = (50, 100, 250, 1000)
 LENGTHS: Mapping[str, int] = {
     "nsga2": 1000, "concurrent": 250, "full": 250, "gp": 250, "tpe": 250, "optuna-nsga2": 250, "random": 250
 }  # fmt: skip
-
-
-class Table:
-    """The figures of sub-networks for one target, each measured once and kept in a file.
-
-    Latency is told as in a search: relative to the user's model, which is measured in turns with it.
-    """
-
-    def __init__(self, line: Line, target: measure.Target, images: tuple[int, int]) -> None:
-        self.line = line
-        self.column = f"latency_ms {target.runtime} {target.threads} {target.batch}"
-        val_limit, recalibration = images
-        self._quality = f"quality {val_limit} {recalibration}"
-        self._path = line.run / "bench_search.jsonl"
-        self._known: dict[str, dict[str, float]] = {}
-        self._read()
-        config = line.config
-        self._judge = train.Judge(
-            line.network, line.data, "val", line.metric,
-            recalibration_images=recalibration, limit=val_limit, seed=config.seed,
-        )  # fmt: skip
-        feeds = build.feeds(line.original, line.data, target.batch)
-        self._measurer = measure.Measurer(target, line.baseline, feeds, seed=config.seed)
-        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure"), 0.0)
-        self.measured = 0
-
-    def __enter__(self) -> Table:
-        self._measurer.__enter__()
-        self._reference = self._known.get("", {}).get(self.column, 0.0)
-        if not self._reference:
-            found = self._measurer.measure(self.line.baseline, protocol="short")
-            if found.baseline_p50 is None:
-                raise SystemExit(f"the baseline cannot be measured: {found.error}")
-            self._reference = found.baseline_p50.value
-            self._keep("", {self.column: self._reference})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._measurer.close()
-
-    def hints(self) -> Mapping[str, search.Hint]:
-        """Costs, and latency by layers that are timed on their own, once for each target."""
-        place = self.line.run / f"{self.column.replace(' ', '_')}_layers.json"
-        if not place.is_file():
-            timed = LayerTable.timed(self.line.space, self._measurer, seconds=60.0)
-            place.write_text(json.dumps(timed.known))
-        return hints.told(self.line.space, json.loads(place.read_text()))
-
-    def evaluate(self, subnet: Subnet) -> Trial:
-        """A trial with quality, latency and multiply-accumulates."""
-        key = subnet.key() + "#"
-        row = self._known.get(key, {})
-        if self._quality not in row or self.column not in row:
-            row = self._measured(key, subnet, row)
-        values = {"quality": row[self._quality], "latency_ms": row[self.column], "macs": row["macs"]}
-        if not np.isfinite(values["latency_ms"]):
-            return Trial(0, subnet, "invalid", {})
-        return Trial(0, subnet, "ok", values)
-
-    def _measured(self, key: str, subnet: Subnet, row: Mapping[str, float]) -> dict[str, float]:
-        with self._timed("statistics"):
-            statistics = self._judge.statistics(subnet)
-        new = {"macs": float(self.line.space.cost(subnet).macs)}
-        if self._quality not in row:
-            with self._timed("quality"):
-                new[self._quality] = self._judge.quality(subnet, statistics)
-        with self._timed("cut"):
-            model = build.cut(self.line.network, subnet, statistics).to_bytes()
-        with self._timed("measure"):
-            found = self._measurer.settled(model)
-        self.measured += 1
-        if found.speedup is None:
-            new[self.column] = float("nan")
-        else:
-            new[self.column] = self._reference / found.speedup.value
-        self._keep(key, new)
-        return self._known[key]
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - began
-
-    def _read(self) -> None:
-        if self._path.is_file():
-            for text in self._path.read_text().splitlines():
-                body = json.loads(text)
-                self._known.setdefault(body["key"], {}).update(body["figures"])
-
-    def _keep(self, key: str, figures: Mapping[str, float]) -> None:
-        self._known.setdefault(key, {}).update(figures)
-        with self._path.open("a") as stream:
-            stream.write(json.dumps({"key": key, "figures": dict(figures)}) + "\n")
 
 
 def searched(
@@ -152,9 +54,10 @@ def searched(
     space: search.Space | None = None,
     population: int = 24,
     hinted: bool = True,
+    glances: bool = True,
 ) -> list[Trial]:
-    """The first `length` candidates of a search; those on predictors may know what layers take."""
-    known = table.hints() if hinted and name in search.PREDICTING else None
+    """The first `length` candidates of a search; those on predictors may know what layers take, and glance."""
+    known = table.hints(glances=glances) if hinted and name in search.PREDICTING else None
     problem = search.Problem(space or table.line.space, OBJECTIVES, prior, known)
     settings = search.SearchSettings(algorithm=name, population=population)
     algorithm = search.make_algorithm(problem, settings, np.random.default_rng(seed))
@@ -167,7 +70,7 @@ def searched(
         rows = [problem.minimised(t.values if t.status == "ok" else None) for t in new]
         algorithm.tell(batch, np.array(rows))
         trials += new
-    print(f"{name} seed {seed}: {len(trials)} candidates, {table.measured} measured so far", file=sys.stderr)
+    print(f"{name} seed {seed}: {len(trials)} candidates; so far {table.spent()}", file=sys.stderr)
     return trials
 
 
@@ -195,7 +98,11 @@ def fronts(table: Table, options: argparse.Namespace) -> None:
     """Algorithms against each other, the mean over seeds."""
     found = {
         name: [
-            searched(table, name, min(n, options.trials), seed, hinted=not options.no_hints)
+            searched(
+                *(table, name, min(n, options.trials), seed),
+                hinted=not options.no_hints,
+                glances=not options.no_glances,
+            )
             for seed in range(options.seeds)
         ]
         for name, n in LENGTHS.items()
@@ -228,21 +135,22 @@ def predictors(table: Table, options: argparse.Namespace) -> None:
     trials = [t for t in _random(table, options.samples + options.held) if t.status == "ok"]
     hinted = search.Problem(table.line.space, OBJECTIVES, hints=table.hints())
     knowing = Features(hinted)
-    known = knowing.of([hinted.encode(t.subnet) for t in trials])
+    genotypes = [hinted.encode(t.subnet) for t in trials]
+    knowing.look(genotypes)
+    known = knowing.of(genotypes)
     features = known[:, : -len(knowing.hints)]
     fresh = slice(options.samples, None)
     print(
         "| figure | predictor | samples | MAPE % | Spearman | Kendall |\n| --- | --- | --- | --- | --- | --- |"
     )
-    for name in ("latency_ms", "quality"):
+    for place, name, told in ((1, "latency_ms", "layers timed"), (0, "quality", "glanced at")):
         values = np.array([t.values[name] for t in trials])
         for n in (m for m in (12, 25, 50, 100, 200, 400) if m <= options.samples):
             found: dict[str, Rows] = {}
             for kind in (*PREDICTORS, "auto"):
                 chosen, model = fitted(kind, features[:n], values[:n])
                 found[kind if kind == chosen else f"{kind} ({chosen})"] = model.predict(features[fresh])
-            if name == "latency_ms":
-                found["layers timed"] = knowing.fitted(1, known[:n], values[:n])[1].predict(known[fresh])
+            found[told] = knowing.fitted(place, known[:n], values[:n])[1].predict(known[fresh])
             for label, predicted in found.items():
                 said = score(predicted, values[fresh])
                 print(
@@ -381,6 +289,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--no-hints", action="store_true", help="fronts: predict latency without layers")
+    parser.add_argument("--no-glances", action="store_true", help="fronts: predict quality without glances")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--macs", action="store_true", help="a third objective")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,15 @@ Device = Annotated[
 File = Annotated[Path | None, typer.Option("--config", help="A YAML file; flags win over it.")]
 Save = Annotated[Path | None, typer.Option("--save-config", help="Write the resolved configuration there.")]
 Join = Annotated[bool, typer.Option("--join", help="Help the process that is searching this run now.")]
+Trials = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--trial",
+        min=0,
+        help="A candidate to finish, by its number in trials.csv; repeatable.",
+        show_default="the best ones",
+    ),
+]
 Redo = Annotated[bool, typer.Option("--redo", help="Run this stage again even if it is complete.")]
 
 
@@ -153,6 +163,7 @@ def search(
 
 def finalise(
     run: Run,
+    trial: Trials = None,
     redo: Redo = False,
     as_json: AsJson = False,
     seed: Seed = 0,
@@ -161,9 +172,9 @@ def finalise(
 ) -> None:
     """Fine-tune, measure and pack what the search of a run found; uses the run's configuration and seed.
 
-    Example: onnxnas finalise runs/r20
+    Example: onnxnas finalise runs/r20 --trial 95 --trial 123 --redo
     """
-    _continue(run, "finalise", redo, as_json)
+    _continue(run, "finalise", redo, as_json, trial or ())
 
 
 def resume(
@@ -240,12 +251,12 @@ def _begin(
     _show(body, Path(resolved.output), as_json)
 
 
-def _continue(run: Path, stage: str | None, redo: bool, as_json: bool) -> None:
+def _continue(run: Path, stage: str | None, redo: bool, as_json: bool, trials: Sequence[int] = ()) -> None:
     from onnxnas.pipeline import memory, runner
 
     memory.keep_freed()
     with output.reporter() as watching:
-        body = runner.proceed(run, watching, stage=stage, redo=redo)
+        body = runner.proceed(run, watching, stage=stage, redo=redo, trials=trials)
     _show(body, run, as_json)
 
 

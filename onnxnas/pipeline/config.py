@@ -70,6 +70,12 @@ class SearchConfig(SearchSettings):
     time_layers: bool = Field(
         True, description="time layers on their own first, for algorithms that predict latency"
     )
+    glance_images: int = Field(
+        128,
+        ge=0,
+        description="validation samples of a glance at a candidate, at most an eighth of `val_limit`, for algorithms "
+        "that predict quality; 0: none",
+    )
     warm_start: tuple[str, ...] = Field((), description="finished runs of the same model to learn from")
     reduce_from: tuple[str, ...] = Field(
         (), description="finished runs whose good candidates say what to keep"

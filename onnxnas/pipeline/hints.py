@@ -1,18 +1,22 @@
 """What is known of a candidate before it is measured, for search on predictors.
 
 Costs are counted exactly. Latency is known but for a line from a table of layers (`layer_table`), which is made once,
-before the search, and kept in RUN/layers.json: all processes of a search propose the same candidates by it.
+before the search, and kept in RUN/layers.json: all processes of a search propose the same candidates by it. Quality is
+known but for a line from a glance at a few images (`glances`), which costs more than a table and far less than judging.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onnxnas.pipeline import files
+from onnxnas.pipeline.glances import Glances
 from onnxnas.pipeline.layer_table import Known, LayerTable
 from onnxnas.pipeline.objectives import MEASURED, OBJECTIVES
-from onnxnas.search import PREDICTING, Hint
+from onnxnas.search import LOOKS, PREDICTING, Hint
+from onnxnas.types import Subnet
 
 if TYPE_CHECKING:
     from onnxnas.measure import Measurer
@@ -42,7 +46,28 @@ def hints(line: Line) -> Mapping[str, Hint]:
     """By objective; those of latency only where `prepare` has made the table."""
     place = line.run / "layers.json"
     known = files.read_json(place)["ms"] if place.is_file() else None
-    return told(line.space, known)
+    found = dict(told(line.space, known))
+    if glances(line):
+        seen = Glances(line)
+        found["quality"] = Hint(lambda subnet: -seen.loss(subnet), costly=True)
+    return found
+
+
+def glances(line: Line) -> bool:
+    """Whether candidates of this search are glanced at before they are judged."""
+    search = line.config.search
+    return search.glance_images > 0 and search.algorithm in PREDICTING
+
+
+def seconds_of_glances(line: Line, subnet: Subnet) -> float:
+    """What glancing takes for each candidate that is judged, timed at this sub-network."""
+    if not glances(line):
+        return 0.0
+    seen = Glances(line)
+    seen.loss(Subnet())  # loads what has to be loaded
+    began = time.perf_counter()
+    seen.loss(subnet)
+    return LOOKS * (time.perf_counter() - began)
 
 
 def told(space: SearchSpace, known: Known | None) -> Mapping[str, Hint]:

@@ -33,9 +33,9 @@ _OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "train": ("supernet",),
     "search": (
         *("study.db", "study.db-journal", "study.db-wal", "study.db-shm", "trials.csv"),
-        *("prior.json", "reduced.json", "predictors.json"),
+        *("prior.json", "reduced.json", "predictors.json", "glances.jsonl"),
     ),
-    "finalise": ("pareto.csv", "pareto", "finalists", "result.json", "report.html"),
+    "finalise": ("chosen.json", "pareto.csv", "pareto", "finalists", "result.json", "report.html"),
 }
 
 

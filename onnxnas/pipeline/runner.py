@@ -7,7 +7,7 @@ Nothing is written before the model, the data and the configuration have been ju
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +70,17 @@ def begin(
 
 
 def proceed(
-    path: str | Path, reporter: Reporter | None = None, *, stage: str | None = None, redo: bool = False
+    path: str | Path,
+    reporter: Reporter | None = None,
+    *,
+    stage: str | None = None,
+    redo: bool = False,
+    trials: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Continue the run at `path`: all stages, or those up to `stage`. `redo` runs `stage` again from its inputs.
 
-    Raises as `begin` does.
+    `trials` are the numbers of those to make finalists of, instead of those that would be chosen. Raises as `begin`
+    does, and RunError when finalists have been decided on already.
     """
     run = RunDirectory(path)
     run.require()
@@ -85,6 +91,8 @@ def proceed(
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)
+        if trials:
+            finalise.decide(run, trials)
         return _work(Line(run, config, reporter or Silent()), stage)
 
 

@@ -23,6 +23,7 @@ from onnxnas.search.front import (
     pareto,
     surely_dominated,
 )
+from onnxnas.search.predicted import LOOKS
 from onnxnas.search.predictors import Round
 from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Dimension, Genotype, Hint, Problem, Space
@@ -37,6 +38,7 @@ Config.warnings["not_compiled"] = False
 
 __all__ = [
     "ALGORITHMS",
+    "LOOKS",
     "PREDICTING",
     "Algorithm",
     "Dimension",

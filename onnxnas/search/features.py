@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxnas.search.predictors import Fitted, fitted
+from onnxnas.search.predictors import MANY, Fitted, fitted
 from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Genotype, Problem
 
@@ -30,6 +30,7 @@ class Features:
 
     elsewhere   how many columns are figures that a prior says
     hints       what the last columns say, by number of the objective
+    costly      whether some hint is, so that `look` must be called before `of`
     prior       a predictor of every objective, as it was there; None unless all were
     """
 
@@ -44,14 +45,30 @@ class Features:
         self.elsewhere = len(self._told)
         names = [o.name for o in problem.objectives]
         self.hints = {i: problem.hints[name] for i, name in enumerate(names) if name in problem.hints}
-        self._hinted: dict[str, Floats] = {}
+        self.costly = any(hint.costly for hint in self.hints.values())
+        self._free: dict[str, Floats] = {}
+        self._looked: dict[str, tuple[Floats, Floats]] = {}
+        self._guesses: dict[int, Fitted] = {}
 
     def of(self, genotypes: Sequence[Genotype]) -> Floats:
         """One row for each of n genotypes."""
         rows = np.array([self._row(g) for g in genotypes])
         told = (model.predict(rows)[:, None] for model in self._told)
-        hints = np.array([self._hint(g) for g in genotypes])
-        return np.concatenate([rows, *told, hints], axis=1)
+        return np.concatenate([rows, *told, self._hinted(genotypes, rows)], axis=1)
+
+    def look(self, genotypes: Sequence[Genotype]) -> None:
+        """Ask the costly hints about these; what they say of others is predicted from all that were asked about."""
+        if not self.costly:
+            return
+        for genotype in genotypes:
+            key = self._problem.key(genotype)
+            if key not in self._looked:
+                self._looked[key] = (self._row(genotype), self._said(genotype, costly=True))
+        rows, said = (np.array(part) for part in zip(*list(self._looked.values())[-MANY:], strict=True))
+        for place, hint in enumerate(self.hints.values()):
+            able = np.isfinite(said[:, place])
+            if hint.costly and able.any():
+                self._guesses[place] = fitted("gp", rows[able], said[able, place])[1]
 
     def fitted(self, objective: int, features: Floats, values: Floats) -> tuple[str, Fitted]:
         """A predictor of the minimised objective of that number, fitted to n values (n,), and its name."""
@@ -67,13 +84,32 @@ class Features:
         name, model = fitted("auto", features[:, columns], values, self.elsewhere + 1, hinted=True)
         return name, _Seeing(model, columns)
 
-    def _hint(self, genotype: Genotype) -> Floats:
+    def _hinted(self, genotypes: Sequence[Genotype], rows: Floats) -> Floats:
+        """What the hints say (n, hints), minimised; of costly ones what was said when asked, or a guess.
+
+        What is no number counts as not said.
+        """
+        said = np.array([self._remembered(g) for g in genotypes])
+        for place, model in self._guesses.items():
+            unknown = ~np.isfinite(said[:, place])
+            if unknown.any():
+                said[unknown, place] = model.predict(rows[unknown])
+        return np.where(np.isfinite(said), said, 0.0)
+
+    def _remembered(self, genotype: Genotype) -> Floats:
         key = self._problem.key(genotype)
-        if key not in self._hinted:
-            subnet, signs = self._problem.subnet(genotype), self._problem.signs
-            said = [signs[i] * hint.of(subnet) for i, hint in self.hints.items()]
-            self._hinted[key] = np.array(said, np.float64)
-        return self._hinted[key]
+        if key not in self._free:
+            self._free[key] = self._said(genotype, costly=False)
+        if key not in self._looked:
+            return self._free[key]
+        looked = self._looked[key][1]
+        return np.where(np.isfinite(looked), looked, self._free[key])
+
+    def _said(self, genotype: Genotype, *, costly: bool) -> Floats:
+        """What the hints of one kind say (hints,), nan for those of the other."""
+        subnet, signs = self._problem.subnet(genotype), self._problem.signs
+        said = [signs[i] * h.of(subnet) if h.costly == costly else np.nan for i, h in self.hints.items()]
+        return np.array(said, np.float64)
 
     def _learn(self, prior: Prior) -> None:
         rows = np.array([self._row(g) for g in prior.genotypes(self._problem)])

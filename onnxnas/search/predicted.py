@@ -13,8 +13,9 @@
 (ConcurrentNAS / LINAS and the full search before it: Cummings et al., A hardware-aware framework for accelerating
 neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
 pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
-predictions only decide which. With a prior (`search.prior`) predictors start from what it says, so that a few
-measurements are enough.
+predictions only decide which. With a prior (`search.prior`), or a hint of every objective (`problem.Hint`), predictors
+start from what these say, so that a few measurements are enough. Costly hints are asked of the best as predicted, a few
+for each that is measured, and the choice is made again among those.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
 from onnxnas.search.front import Frame, Rows, best_layers, most_volume, non_dominated
 from onnxnas.search.genetic import nsga2
+from onnxnas.search.operators import spread_sample
 from onnxnas.search.predictors import Fitted, Round, score
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
-INNER_GENERATIONS = 20
+INNER_GENERATIONS = 60
 INNER_POPULATION = 60
 LEAST = 8  # measured candidates, below which nothing is predicted; candidates of a round
+FIRST_LOOKS = 64  # candidates that costly hints are asked of before anything is predicted
+LOOKS = 4  # the same, for each candidate of a round
 
 
 def concurrent(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -> PredictedSearch:
@@ -65,7 +69,8 @@ class PredictedSearch:
     ) -> None:
         self._problem, self._settings, self._rng = problem, settings, rng
         self._features = Features(problem)
-        self._first = max(LEAST, LEAST if self._features.prior is not None else first)
+        told = self._features.prior is not None or len(self._features.hints) == len(problem.objectives)
+        self._first = LEAST if told else max(LEAST, first)
         self._each = each
         self._known: dict[str, tuple[Genotype, Rows]] = {}
         self._waiting: deque[Genotype] = deque()
@@ -73,6 +78,7 @@ class PredictedSearch:
         self._predicted: list[tuple[Genotype, Rows]] = []
         self._names: tuple[str, ...] = ()
         self._fitted_to = 0
+        self._looked = False
         self.rounds: list[Round] = []
 
     def ask(self, n: int) -> list[Genotype]:
@@ -105,6 +111,7 @@ class PredictedSearch:
         able = [(g, row) for g, row in self._known.values() if np.isfinite(row).all()]
         rows = np.array([row for _, row in able]).reshape(len(able), len(self._problem.objectives))
         if len(able) >= self._first:
+            self._look([g for g, _ in able])
             features = self._features.of([g for g, _ in able])
             made = [self._features.fitted(i, features, rows[:, i]) for i in range(rows.shape[1])]
             self._names = tuple(name for name, _ in made)
@@ -115,9 +122,23 @@ class PredictedSearch:
             return self._generation()
         self._fitted_to = len(able)
         found, predicted = self._evolved(models)
+        if self._features.costly and found:
+            near = self._picked(predicted, rows, LOOKS)
+            found = [found[i] for i in near]
+            self._look(found)
+            predicted = _predictions(models, self._features.of(found))
         chosen = self._picked(predicted, rows) if found else []
         self._predicted = [(found[i], predicted[i]) for i in chosen]
         return [found[i] for i in chosen]
+
+    def _look(self, genotypes: Sequence[Genotype]) -> None:
+        """Ask the costly hints of these, the first time of others from all over the space, too."""
+        if self._features.costly and not self._looked:
+            self._looked = True
+            rng = np.random.default_rng(self._rng.integers(2**63))
+            spread = [self._problem.repair(spread_sample(self._problem, rng)) for _ in range(FIRST_LOOKS)]
+            genotypes = [*genotypes, *spread]
+        self._features.look(genotypes)
 
     def _generation(self) -> list[Genotype]:
         """Of ordinary evolution, until there is enough to learn from."""
@@ -142,15 +163,14 @@ class PredictedSearch:
             batch = inner.ask(INNER_POPULATION)
             if not batch:
                 break
-            features = self._features.of(batch)
-            predicted = np.stack([model.predict(features) for model in models], axis=1)
+            predicted = _predictions(models, self._features.of(batch))
             inner.tell(batch, predicted)
             found += batch
             rows.append(predicted)
         return found, np.concatenate(rows) if rows else np.empty((0, len(models)))
 
-    def _picked(self, predicted: Rows, measured: Rows) -> list[int]:
-        """A round's candidates: each enlarges the front of the predicted ones most, given those before it."""
+    def _picked(self, predicted: Rows, measured: Rows, times: int = 1) -> list[int]:
+        """A round's candidates, or so many times as many: each enlarges the front of the predicted ones most."""
         allowed = self._problem.violations(predicted).sum(axis=1) == 0
         fine = self._problem.violations(measured).sum(axis=1) == 0
         places = np.flatnonzero(allowed if allowed.any() else np.ones(len(predicted), bool))
@@ -158,6 +178,12 @@ class PredictedSearch:
         count = self._each
         if count is None:
             count = min(max(LEAST, int(non_dominated(predicted[places]).sum())), 2 * INNER_POPULATION)
+        count *= times
         frame = Frame.around(np.concatenate([base, predicted[places]]))
         places = places[best_layers(predicted[places], 4 * count)]
         return [int(places[i]) for i in most_volume(predicted[places], count, frame, base)]
+
+
+def _predictions(models: Sequence[Fitted], features: Rows) -> Rows:
+    """(n, m) of n candidates."""
+    return np.stack([model.predict(features) for model in models], axis=1)

@@ -61,10 +61,14 @@ class Space(Protocol):
 
 @dataclass(frozen=True)
 class Hint:
-    """What can be said of an objective without measuring: `of` a sub-network, exactly or but for a line."""
+    """What can be said of an objective without measuring: `of` a sub-network, exactly or but for a line.
+
+    A `costly` one takes a share of a measurement: it is asked of chosen candidates and predicted for the others.
+    """
 
     of: Callable[[Subnet], float]
     exact: bool = False
+    costly: bool = False
 
 
 class Problem:

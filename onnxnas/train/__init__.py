@@ -3,6 +3,7 @@
 from onnxnas.train.checkpoint import load_weights
 from onnxnas.train.evaluate import Judge, evaluate, frozen, original
 from onnxnas.train.finetune import FineTuned, finetune, teacher_of
+from onnxnas.train.glance import Glance
 from onnxnas.train.group import Group, joined, threads
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
@@ -16,6 +17,7 @@ from onnxnas.train.strategies import STRATEGIES, Strategy
 __all__ = [
     "STRATEGIES",
     "FineTuned",
+    "Glance",
     "Group",
     "Judge",
     "Lessons",

@@ -7,6 +7,7 @@ CIFAR ResNet-20 loses 2.8 points before any training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Judge:
         bf16: bool = False,
     ) -> None:
         self.net, self.metric, self.bf16 = net, metric, bf16
-        self.batch_size = max(1, min(batch_size, _LARGEST // max(1, net.space.graph.values_per_sample)))
+        self.batch_size = batch_of(net, batch_size)
         self.limit, self.seed = limit, seed
         self.recalibration_images = min(recalibration_images, data.train.n)
         self._judged = TorchBatches(
@@ -61,7 +62,7 @@ class Judge:
         """Recalibrated statistics; empty when the network has no BatchNormalization."""
         if not self.net.mode.keys:
             return Statistics({}, {})
-        with self._as_judged():
+        with as_judged(self.net, bf16=self.bf16):
             return self.net.recalibrate((x for x, _ in self._calibration()), subnet)
 
     @torch.no_grad()
@@ -70,14 +71,11 @@ class Judge:
         if statistics is None:
             statistics = self.statistics(subnet)
         meter = self.metric.start()
-        with self._as_judged():
+        with as_judged(self.net, bf16=self.bf16):
             self.net.activate(subnet, statistics if self.net.mode.keys else None)
             for x, target in self._images():
                 meter.update(_arrays(self.net(x)), target)
         return float(meter.compute())
-
-    def _as_judged(self) -> _Evaluating:
-        return _Evaluating(self.net, self.bf16)
 
     def _calibration(self) -> Iterator[tuple[dict[str, Tensor], Any]]:
         size = min(self.batch_size, self.recalibration_images)
@@ -119,20 +117,22 @@ class Judge:
             self._cached[name] = kept
 
 
-class _Evaluating:
-    """While entered, the network evaluates in the precision wanted."""
+@contextmanager
+def as_judged(net: SuperNetwork, *, bf16: bool = False, training: bool = False) -> Iterator[None]:
+    """While entered, the network evaluates in that precision; `training`: by the statistics of each batch."""
+    before = (net.training, net.bf16)
+    net.train(training)
+    net.bf16 = bf16
+    try:
+        yield
+    finally:
+        was, net.bf16 = before
+        net.train(was)
 
-    def __init__(self, net: SuperNetwork, bf16: bool) -> None:
-        self.net, self.bf16 = net, bf16
 
-    def __enter__(self) -> None:
-        self.before = (self.net.training, self.net.bf16)
-        self.net.eval()
-        self.net.bf16 = self.bf16
-
-    def __exit__(self, *error: object) -> None:
-        training, self.net.bf16 = self.before
-        self.net.train(training)
+def batch_of(net: SuperNetwork, most: int) -> int:
+    """How many samples to evaluate at once, at most `most`: fewer where the network's values are many."""
+    return max(1, min(most, _LARGEST // max(1, net.space.graph.values_per_sample)))
 
 
 def original(net: SuperNetwork) -> SuperNetwork:

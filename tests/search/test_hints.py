@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 
 import numpy as np
 
 from onnxnas.search import Hint, Problem, SearchSettings, make_algorithm
 from onnxnas.search.features import Features
-from onnxnas.search.predicted import PredictedSearch
+from onnxnas.search.predicted import FIRST_LOOKS, LOOKS, PredictedSearch
 from onnxnas.search.predictors import score
 from onnxnas.testing.algorithms import residual_space
 from onnxnas.types import Objective, Subnet
@@ -83,3 +84,79 @@ def test_a_search_with_hints_predicts_from_the_first_round() -> None:
         truth = [evaluator.evaluate(problem.subnet(g), 0).values["latency"] for g in fresh]
         ranks[hinted] = score(model.predict(rows), np.array(truth)).kendall
     assert ranks[True] > 0.95 > ranks[False]
+
+
+class Asked:
+    """A costly hint of quality: the truth, bent and with noise of its own, and every sub-network it was asked of."""
+
+    def __init__(self, evaluator: NetworkEvaluator, broken: bool = False) -> None:
+        self.evaluator, self.broken = evaluator, broken
+        self.subnets: list[Subnet] = []
+
+    def __call__(self, subnet: Subnet) -> float:
+        self.subnets.append(subnet)
+        quality = self.evaluator.evaluate(subnet, 0).values["quality"]
+        noise = np.random.default_rng(zlib.crc32(subnet.key().encode())).standard_normal()
+        return float("nan") if self.broken else -0.1 * (95.0 - quality) + 0.02 * noise
+
+
+def searched(hints: dict[str, Hint] | None, count: int) -> tuple[Problem, PredictedSearch, list[Subnet]]:
+    space = FakeSpace(blocks=6, free=14, steps=8)
+    evaluator = NetworkEvaluator(space)
+    problem = Problem(space, NETWORK, hints=hints)
+    settings = SearchSettings(algorithm="concurrent", population=24)
+    algorithm = make_algorithm(problem, settings, np.random.default_rng(0))
+    assert isinstance(algorithm, PredictedSearch)
+    measured: list[Subnet] = []
+    while len(measured) < count:
+        batch = algorithm.ask(8)
+        measured += [problem.subnet(g) for g in batch]
+        rows = [problem.minimised(evaluator.evaluate(problem.subnet(g), 0).values) for g in batch]
+        algorithm.tell(batch, np.array(rows))
+    return problem, algorithm, measured
+
+
+def test_a_costly_hint_is_asked_of_a_few() -> None:
+    """Of some all over the space, a few for each that is measured, each once; the others are predicted well."""
+    asked = Asked(NetworkEvaluator(FakeSpace(blocks=6, free=14, steps=8)))
+    problem, algorithm, measured = searched({"quality": Hint(asked, costly=True)}, 40)
+    keys = [s.key() for s in asked.subnets]
+    assert len(set(keys)) == len(keys)
+    assert len(keys) <= FIRST_LOOKS + 16 + 32 * LOOKS
+    assert {s.key() for s in measured[:32]} <= set(keys)  # the last ones are looked at when they are told
+    rng = np.random.default_rng(5)
+    fresh = [problem.encode(problem.space.random(rng)) for _ in range(60)]
+    column = algorithm._features.of(fresh)[:, -1]
+    truth = [asked.evaluator.evaluate(problem.subnet(g), 0).values["quality"] for g in fresh]
+    assert score(column, -np.array(truth)).kendall > 0.7
+    assert len(asked.subnets) == len(keys)
+
+
+def test_what_was_asked_is_taken_as_it_was_said() -> None:
+    space = FakeSpace(blocks=3, free=4, steps=4)
+    asked = Asked(NetworkEvaluator(space))
+    problem = Problem(space, NETWORK, hints={"quality": Hint(asked, costly=True)})
+    features, rng = Features(problem), np.random.default_rng(0)
+    genotypes = [problem.encode(space.random(rng)) for _ in range(20)]
+    features.look(genotypes)
+    said = [-asked(problem.subnet(g)) for g in genotypes]  # minimised
+    np.testing.assert_array_equal(features.of(genotypes)[:, -1], said)
+
+
+def test_hints_of_everything_need_a_handful_of_candidates() -> None:
+    """With both objectives hinted, predictions begin after eight candidates."""
+    evaluator = NetworkEvaluator(FakeSpace(blocks=6, free=14, steps=8))
+    hints = {
+        "quality": Hint(Asked(evaluator), costly=True),
+        "latency": Hint(partial(line_of, evaluator)),
+    }
+    _, algorithm, _ = searched(hints, 16)
+    assert [r.measured for r in algorithm.rounds] == [8]
+    assert algorithm.rounds[0].names == ("transferred gp", "transferred gp")
+
+
+def test_a_costly_hint_that_is_no_number_says_nothing() -> None:
+    asked = Asked(NetworkEvaluator(FakeSpace(blocks=6, free=14, steps=8)), broken=True)
+    _, algorithm, measured = searched({"quality": Hint(asked, costly=True)}, 32)
+    assert len(measured) == 32
+    assert np.isfinite([s.mape for r in algorithm.rounds for s in r.scores]).all()

@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from onnxnas import graph, measure, search, train
-from onnxnas.errors import CheckFailed, EnvironmentProblem
+from onnxnas.errors import CheckFailed, ConfigError, EnvironmentProblem, RunError
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, files, finalists, results
 from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
+from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.pipeline.stages.search import measurer, wanted
 from onnxnas.types import Subnet
 
+_CHOSEN = "chosen.json"
 SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
 _OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
 
@@ -44,7 +47,7 @@ def run(line: Line) -> None:
         members = [
             member
             for i, (subnet, told) in enumerate(zip(subnets, tuned, strict=True), 1)
-            if (member := _member(line, measuring, i, subnet, told, split)) is not None
+            if (member := _member(line, measuring, i, len(subnets), subnet, told, split)) is not None
         ]
         if not members:
             raise CheckFailed(f"{line.run.path}: no finalist could be measured; log.txt says why")
@@ -100,9 +103,25 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
     return chosen, told
 
 
+def decide(run: RunDirectory, trials: Sequence[int]) -> None:
+    """Finalists are to be these trials, by number. Raises RunError when they have been decided on already."""
+    if run.plan("finalise") is not None:
+        raise RunError(f"{run.path}: finalists have been decided on already; add --redo to finish others")
+    files.write_json(run / _CHOSEN, {"schema": 1, "trials": list(dict.fromkeys(trials))})
+
+
 def _chosen(line: Line) -> list[Subnet]:
     config = line.config.finalise
     trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
+    if (line.run / _CHOSEN).is_file():
+        by_number = {trial.number: trial.subnet for trial in trials if trial.status == "ok"}
+        numbers = files.read_json(line.run / _CHOSEN)["trials"]
+        if unknown := [number for number in numbers if number not in by_number]:
+            raise ConfigError(
+                f"{line.run / 'trials.csv'} has no successful trial {', '.join(map(str, unknown))}; "
+                "give others with --redo"
+            )
+        return [by_number[number] for number in numbers]
     chosen = finalists.choose(trials, wanted(line), config.finalists, finalists.within_reach(line))
     return [trial.subnet for trial in chosen]
 
@@ -164,11 +183,17 @@ def _baseline(line: Line, measuring: measure.Measurer, split: str) -> dict[str, 
 
 
 def _member(
-    line: Line, measuring: measure.Measurer, index: int, subnet: Subnet, told: dict[str, Any], split: str
+    line: Line,
+    measuring: measure.Measurer,
+    index: int,
+    of: int,
+    subnet: Subnet,
+    told: dict[str, Any],
+    split: str,
 ) -> Member | None:
     content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
     found = measuring.measure(content, protocol=_protocol(line))
-    line.step("measure", index, line.config.finalise.finalists)
+    line.step("measure", index, of)
     if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
         line.say(f"finalist {index}: {found.status}: {found.error}")
         return None

@@ -147,6 +147,7 @@ def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str
             with contextlib.suppress(ModelError):
                 evaluator.evaluate(line.space.effective(line.space.random(rng)), number)
         each = (time.perf_counter() - began) / _PROBES
+        each += hints.seconds_of_glances(line, line.space.effective(line.space.random(rng)))
         trials = max(min(config.search.population, trials), min(trials, int(seconds / each)))
     return {
         "max_trials": trials,
