@@ -40,14 +40,17 @@ class LayerTable:
     def __init__(self, space: SearchSpace, known: Known) -> None:
         self._space, self.known = space, known
         self._rates = _rates(space, known)
+        self._told: dict[tuple[str, tuple[Shape | None, ...]], float] = {}
 
     def ms(self, subnet: Subnet) -> float:
         """The sum over the layers of a sub-network."""
-        total = 0.0
-        for node, shapes, macs in self._space.layers(subnet):
+        return sum(self._layer(*layer) for layer in self._space.layers(subnet))
+
+    def _layer(self, node: str, shapes: tuple[Shape | None, ...], macs: int) -> float:
+        if (node, shapes) not in self._told:
             found = self.known.get(node, {}).get(_key(shapes))
-            total += self._rates.get(node, 0.0) * macs if found is None else found
-        return total
+            self._told[node, shapes] = self._rates.get(node, 0.0) * macs if found is None else found
+        return self._told[node, shapes]
 
     @classmethod
     def timed(

@@ -31,6 +31,9 @@ COUNTED = {
 Axes = Mapping[str, Mapping[int, NDArray[np.int64]]]
 """tensor -> axis -> units; equal ones are one object."""
 
+Layer = tuple[tuple[Shape | None, ...], int]
+"""The shapes of a node's inputs and its multiply-accumulates."""
+
 
 class KeptView:
     """`ops.spec.Kept` for one sub-network."""
@@ -84,6 +87,11 @@ class KeptView:
                 sizes[axis] = left.size
         return tuple(sizes)
 
+    def sizes(self, axes: Sequence[NDArray[np.int64]], kernels: Sequence[str]) -> tuple[object, ...]:
+        """How many units are left of each axis, and the kernels of these tensors; for use as a key."""
+        left = (self.indices(units) for units in axes)
+        return (*(None if i is None else i.size for i in left), *(self._kernels.get(k) for k in kernels))
+
     def constant(self, tensor: str) -> NDArray[Any] | None:
         return self._graph.initializers.get(tensor)
 
@@ -101,6 +109,7 @@ class Planner:
         self._groups = {g.id: g for g in groups}
         self._kernels = {k.id: k for k in kernels}
         self._order = order
+        self._layers: dict[tuple[str, tuple[object, ...]], Layer] = {}
 
     @cached_property
     def _specs(self) -> dict[str, OpSpec]:
@@ -141,6 +150,25 @@ class Planner:
         return tuple(
             n for n in self.graph.nodes if n.name in self._specs and self._specs[n.name].macs is not no_macs
         )
+
+    @cached_property
+    def _follows(self) -> dict[str, tuple[tuple[NDArray[np.int64], ...], tuple[str, ...]]]:
+        """By layer, all that its shapes follow: units of axes, and tensors that may be cropped kernels."""
+        found = {}
+        cropped = {self.graph.node(k.node).inputs[1] for k in self._kernels.values()}
+        for node in self._counted:
+            tensors = (*node.inputs, *node.outputs)
+            units = {id(u): u for tensor in tensors for u in self._axes.get(tensor, {}).values()}
+            found[node.name] = (tuple(units.values()), tuple(t for t in tensors if t in cropped))
+        return found
+
+    def _layer(self, node: Node, view: KeptView) -> Layer:
+        """Worked out once for all sub-networks that leave this layer the same sizes."""
+        key = (node.name, view.sizes(*self._follows[node.name]))
+        if key not in self._layers:
+            shapes = tuple(view.kept_shape(tensor) for tensor in node.inputs)
+            self._layers[key] = (shapes, self._specs[node.name].macs(node, view.kept_shape))
+        return self._layers[key]
 
     def dead(self, subnet: Subnet) -> frozenset[str]:
         """Names of the nodes inside skipped blocks."""
@@ -183,7 +211,7 @@ class Planner:
         for node in self._counted:
             if node.name in dead:
                 continue
-            macs += self._specs[node.name].macs(node, view.kept_shape)
+            macs += self._layer(node, view)[1]
             if node.op_type in COUNTED:
                 for tensor in node.inputs[COUNTED[node.op_type]]:
                     if tensor in self.graph.initializers:
@@ -193,9 +221,7 @@ class Planner:
     def profile(self, subnet: Subnet) -> NDArray[np.float64]:
         """Multiply-accumulates of every layer that has any (l,), 0 in skipped blocks."""
         dead, view = self.dead(subnet), self.view(subnet)
-        counts = (
-            0 if n.name in dead else self._specs[n.name].macs(n, view.kept_shape) for n in self._counted
-        )
+        counts = (0 if n.name in dead else self._layer(n, view)[1] for n in self._counted)
         return np.fromiter(counts, np.float64)
 
     def layers(self, subnet: Subnet) -> Iterator[tuple[str, tuple[Shape | None, ...], int]]:
@@ -203,8 +229,7 @@ class Planner:
         dead, view = self.dead(subnet), self.view(subnet)
         for node in self._counted:
             if node.name not in dead:
-                shapes = tuple(view.kept_shape(tensor) for tensor in node.inputs)
-                yield node.name, shapes, self._specs[node.name].macs(node, view.kept_shape)
+                yield node.name, *self._layer(node, view)
 
     def block_costs(self) -> dict[str, Cost]:
         """What each block costs in the original: the difference that skipping it alone makes. Linear in the graph."""
