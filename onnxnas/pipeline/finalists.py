@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LESSONS = "finalists/lessons"
 MOST_KEPT = 1 << 30  # bytes of the teacher's answers
+SHORTLIST = 4  # candidates judged again for each finalist
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
 
 
@@ -100,17 +102,46 @@ def _outstanding(front: list[Trial], rows: Mapping[int, tuple[float, float]], co
     return [inner[i] for i in taken]
 
 
-def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
-    """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept and recalibrated."""
-    judge = train.Judge(
+def chosen(line: Line, trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The finalists of a search, see `choose`.
+
+    Where the search has judged by some of the validation samples, those that may be chosen are judged again by all of
+    them first, and by the statistics of more images: the best of many are in part those that were lucky.
+    """
+    count, least = line.config.finalise.finalists, within_reach(line)
+    if line.config.search.val_limit >= line.data.val.n:
+        return choose(trials, objectives, count, least)
+    short = choose(trials, objectives, SHORTLIST * count, least)
+    again = judge(line)
+    refined = []
+    for done, trial in enumerate(short, 1):
+        quality = again.quality(trial.subnet)
+        refined.append(dataclasses.replace(trial, values={**trial.values, "quality": quality}))
+        line.step("judging again", done, len(short))
+    apart = max(abs(a.values["quality"] - b.values["quality"]) for a, b in zip(short, refined, strict=True))
+    line.say(
+        f"finalise: {len(short)} candidates judged again by all {line.data.val.n:,} validation samples, "
+        f"at most {apart:.2g} {line.metric.unit} apart"
+    )
+    whole = [trial for trial in trials if trial.subnet == Subnet() and trial not in short]
+    return choose([*refined, *whole], objectives, count, least)
+
+
+def judge(line: Line, split: str = "val") -> train.Judge:
+    """Of sub-networks of the trained super-network, by all samples of a split."""
+    return train.Judge(
         line.network,
         line.data,
-        "val",
+        split,
         line.metric,
         recalibration_images=line.config.finalise.recalibration_images,
         seed=line.config.seed,
     )
-    statistics = judge.statistics(subnet)
+
+
+def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
+    """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept and recalibrated."""
+    statistics = judge(line).statistics(subnet)
     return loaded(line, graph.rewrite(line.graph, line.network.export_edits(subnet, statistics)))
 
 

@@ -6,11 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from onnxnas import search
+from onnxnas import search, train
 from onnxnas.cli import main
-from onnxnas.types import Objective, Subnet
+from onnxnas.pipeline import config as configuration
+from onnxnas.pipeline import finalists
+from onnxnas.pipeline.events import Silent
+from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.run_dir import RunDirectory
+from onnxnas.types import Objective, Subnet, Trial
 
 OBJECTIVES = [Objective("quality", "%", maximise=True), Objective("macs", "MACs", maximise=False)]
 
@@ -44,3 +50,27 @@ def test_a_number_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "no successful trial 4711" in " ".join(said.split())
     assert main(["finalise", str(run), "--redo"]) == 0
+
+
+def test_lucky_candidates_are_found_out(run: Path) -> None:
+    """Of candidates whose quality in the search was luck, the one is chosen that is good on all samples."""
+    line = Line(RunDirectory(run), configuration.load(run / "config.yaml"), Silent())
+    config, data = line.config, line.data
+    judge = train.Judge(line.network, data, "val", line.metric, recalibration_images=64, seed=config.seed)
+    truth: dict[float, Subnet] = {}
+    rng = np.random.default_rng(3)
+    while len(truth) < finalists.SHORTLIST:
+        subnet = line.space.effective(line.space.random(rng))
+        truth[judge.quality(subnet)] = subnet
+    trials = [
+        # all cost the same, and the search saw them the wrong way round
+        Trial(number, subnet, "ok", {"quality": -quality, "macs": 1e6})
+        for number, (quality, subnet) in enumerate(truth.items())
+    ]
+    last = config.finalise.model_copy(update={"finalists": 1, "recovery": 1e6})
+    for limit, best in ((data.val.n - 1, max(truth)), (data.val.n, min(truth))):
+        search_config = config.search.model_copy(update={"val_limit": limit})
+        changed = config.model_copy(update={"finalise": last, "search": search_config})
+        (chosen,) = finalists.chosen(Line(line.run, changed, Silent(), data=data), trials, OBJECTIVES)
+        assert chosen.subnet == truth[best]
+        assert abs(chosen.values["quality"]) == best

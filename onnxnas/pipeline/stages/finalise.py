@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnas import graph, measure, search, train
+from onnxnas import graph, measure, search
 from onnxnas.errors import CheckFailed, ConfigError, EnvironmentProblem, RunError
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, files, finalists, results
@@ -72,7 +72,7 @@ def run(line: Line) -> None:
         "best": entries[0] if best is not None else None,
         "pareto": entries,
         "dominated": [member.to_json(None) for member in members if member not in front],
-        "supernet_max_quality": _maximal_quality(line, split),
+        "supernet_max_quality": finalists.judge(line, split).quality(Subnet()),
         "evaluations": (line.run.marker("search") or {}).get("evaluations"),
         "seconds": {**seconds, "finalise": round(time.perf_counter() - began, 3)},
         "notes": notes,
@@ -111,7 +111,6 @@ def decide(run: RunDirectory, trials: Sequence[int]) -> None:
 
 
 def _chosen(line: Line) -> list[Subnet]:
-    config = line.config.finalise
     trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
     if (line.run / _CHOSEN).is_file():
         by_number = {trial.number: trial.subnet for trial in trials if trial.status == "ok"}
@@ -122,8 +121,7 @@ def _chosen(line: Line) -> list[Subnet]:
                 "give others with --redo"
             )
         return [by_number[number] for number in numbers]
-    chosen = finalists.choose(trials, wanted(line), config.finalists, finalists.within_reach(line))
-    return [trial.subnet for trial in chosen]
+    return [trial.subnet for trial in finalists.chosen(line, trials, wanted(line))]
 
 
 def _plan(line: Line, chosen: list[Subnet], crew: Crew) -> dict[str, Any]:
@@ -220,18 +218,6 @@ def _member(
         found.throughput,
         others,
     )
-
-
-def _maximal_quality(line: Line, split: str) -> float:
-    judge = train.Judge(
-        line.network,
-        line.data,
-        split,
-        line.metric,
-        recalibration_images=line.config.finalise.recalibration_images,
-        seed=line.config.seed,
-    )
-    return judge.quality(Subnet())
 
 
 def _pack(
