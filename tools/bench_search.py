@@ -99,7 +99,7 @@ def fronts(table: Table, options: argparse.Namespace) -> None:
     found = {
         name: [
             searched(
-                *(table, name, min(n, options.trials), seed),
+                *(table, name, min(n, options.trials if name == "nsga2" else options.others), seed),
                 hinted=not options.no_hints,
                 glances=not options.no_glances,
             )
@@ -274,7 +274,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--trials", type=int, default=1000, help="of the longest search")
+    parser.add_argument("--trials", type=int, default=1000, help="fronts: of NSGA-II")
+    parser.add_argument("--others", type=int, default=250, help="fronts: trials of all but NSGA-II, at most")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--algorithm", default="concurrent", help="popdb: of both searches")
