@@ -40,13 +40,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {
         "time_budget": "68m",
         "train": {"epochs": 60},
-        "search": {"max_trials": 300, "population": 24, "val_limit": 2500},
+        "search": {"algorithm": "concurrent", "max_trials": 300, "population": 24, "val_limit": 2500},
         "finalise": {"finalists": 4, "epochs": 60},
     },
     "thorough": {
         "time_budget": "8h",
         "train": {"epochs": 240},
-        "search": {"max_trials": 2000, "population": 48, "val_limit": 10000},
+        "search": {"algorithm": "concurrent", "max_trials": 2000, "population": 48, "val_limit": 10000},
         "finalise": {"finalists": 8, "epochs": 60},
     },
 }

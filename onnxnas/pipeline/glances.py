@@ -1,4 +1,8 @@
-"""Glances at candidates, kept in RUN/glances.jsonl: a resumed search, or another process, need not repeat them."""
+"""Glances at candidates, kept in RUN/glances.jsonl: a resumed search, or another process, need not repeat them.
+
+Whoever writes a line first is right: all processes of a search propose the same candidates only when they have the same
+figures, to the last bit, and two machines of a kind, or other numbers of threads, may not compute the same ones.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +28,21 @@ class Glances:
         self._line = line
         self._path = line.run / "glances.jsonl"
         self._known: dict[str, float] = {}
-        if self._path.is_file():
-            for text in self._path.read_text(encoding="utf-8").splitlines():
-                self._read(text)
+        self._read = 0  # bytes of the file
+        self._learn()
 
     def loss(self, subnet: Subnet) -> float:
         """How far its outputs are from the original's; nan when they are no numbers."""
         key = subnet.key()
         if key not in self._known:
+            self._learn()
+        if key not in self._known:
             loss = self._glance.loss(subnet)
-            self._known[key] = loss if math.isfinite(loss) else math.nan
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(
-                    json.dumps({"subnet": key, "loss": loss if math.isfinite(loss) else None}) + "\n"
-                )
+            said = {"subnet": key, "loss": loss if math.isfinite(loss) else None}
+            with self._path.open("ab") as stream:
+                # a line that a killed process left half written ends here
+                stream.write(f"{'' if self._whole() else chr(10)}{json.dumps(said)}\n".encode())
+            self._learn()
         return self._known[key]
 
     @cached_property
@@ -47,10 +52,23 @@ class Glances:
         images = min(search.glance_images, max(FEWEST, judged // SHARE))
         return train.Glance(line.network, line.data, line.config.train, images)
 
-    def _read(self, text: str) -> None:
-        """One line of the file; one that a killed process left half written counts as none."""
-        try:
-            body = json.loads(text)
-            self._known[body["subnet"]] = math.nan if body["loss"] is None else float(body["loss"])
-        except (ValueError, KeyError, TypeError):
+    def _learn(self) -> None:
+        """Read the lines that are new, in whole."""
+        if not self._path.is_file():
             return
+        with self._path.open("rb") as stream:
+            stream.seek(self._read)
+            content = stream.read()
+        content = content[: content.rfind(b"\n") + 1]
+        self._read += len(content)
+        for text in content.splitlines():
+            try:
+                body = json.loads(text)
+                loss = math.nan if body["loss"] is None else float(body["loss"])
+                self._known.setdefault(body["subnet"], loss)
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def _whole(self) -> bool:
+        """Whether the file ends with a whole line."""
+        return not self._path.is_file() or self._path.stat().st_size == self._read

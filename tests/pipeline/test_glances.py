@@ -65,7 +65,7 @@ def test_a_resumed_search_reads_them(
     (run / "stages" / "search.plan.json").write_text(json.dumps({**plan, "max_trials": 32}))
     before = len(lines(run))
     with (run / "glances.jsonl").open("a") as stream:
-        stream.write('{"subnet": "skip=b0;wid\n')
+        stream.write('{"subnet": "skip=b0;wid')
     asked: list[str] = []
     really = train.Glance.loss
 
@@ -97,3 +97,19 @@ def test_what_is_no_number_is_remembered(
     assert math.isnan(Glances(line).loss(subnet))
     monkeypatch.setattr(train.Glance, "loss", lambda self, subnet: 1.0)
     assert math.isnan(Glances(line).loss(subnet))
+
+
+def test_whoever_is_first_is_right(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that look at the same candidate at the same time, and see different figures, keep one."""
+    line = Line(RunDirectory(finished), config.load(finished / "config.yaml"), Silent())
+    here, there = Glances(line), Glances(line)
+    subnet = Subnet(skip=frozenset({"seen by two"}))
+
+    def other(self: train.Glance, subnet: Subnet) -> float:
+        monkeypatch.setattr(train.Glance, "loss", lambda self, subnet: 2.0)
+        assert there.loss(subnet) == 2.0
+        return 1.0
+
+    monkeypatch.setattr(train.Glance, "loss", other)
+    assert here.loss(subnet) == there.loss(subnet) == 2.0
+    assert Glances(line).loss(subnet) == 2.0
