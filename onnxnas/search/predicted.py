@@ -34,7 +34,10 @@ from onnxnas.search.predictors import Fitted, Round, score
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
-INNER_GENERATIONS = 60
+INNER_GENERATIONS = 20
+GLANCED_GENERATIONS = (
+    60  # where costly hints are asked of what is found, which is else the predictors' mistakes
+)
 INNER_POPULATION = 60
 LEAST = 8  # measured candidates, below which nothing is predicted; candidates of a round
 FIRST_LOOKS = 64  # candidates that costly hints are asked of before anything is predicted
@@ -159,7 +162,7 @@ class PredictedSearch:
         self._inform(inner)
         found: list[Genotype] = []
         rows: list[Rows] = []
-        for _ in range(INNER_GENERATIONS):
+        for _ in range(GLANCED_GENERATIONS if self._features.costly else INNER_GENERATIONS):
             batch = inner.ask(INNER_POPULATION)
             if not batch:
                 break
