@@ -58,12 +58,12 @@ class Features:
 
     def look(self, genotypes: Sequence[Genotype]) -> None:
         """Ask the costly hints about these; what they say of others is predicted from all that were asked about."""
-        if not self.costly:
+        new = {self._problem.key(genotype): genotype for genotype in genotypes}
+        new = {key: genotype for key, genotype in new.items() if key not in self._looked}
+        if not self.costly or not new:
             return
-        for genotype in genotypes:
-            key = self._problem.key(genotype)
-            if key not in self._looked:
-                self._looked[key] = (self._row(genotype), self._said(genotype, costly=True))
+        for key, genotype in new.items():
+            self._looked[key] = (self._row(genotype), self._said(genotype, costly=True))
         rows, said = (np.array(part) for part in zip(*list(self._looked.values())[-MANY:], strict=True))
         for place, hint in enumerate(self.hints.values()):
             able = np.isfinite(said[:, place])

@@ -35,9 +35,7 @@ from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
 INNER_GENERATIONS = 20
-GLANCED_GENERATIONS = (
-    60  # where costly hints are asked of what is found, which is else the predictors' mistakes
-)
+GLANCED_GENERATIONS = 60  # the same, where costly hints check what is found
 INNER_POPULATION = 60
 LEAST = 8  # measured candidates, below which nothing is predicted; candidates of a round
 FIRST_LOOKS = 64  # candidates that costly hints are asked of before anything is predicted
