@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +29,16 @@ Preset = Annotated[
     str | None, typer.Option("--preset", help="quick, default or thorough.", show_default="default")
 ]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="For example 90s, 30m, 2h.")]
+StageBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--time-budget", help="For this stage, for example 2h.", show_default="its share of the run's"
+    ),
+]
+StageFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="A YAML file with a section `finalise`, for this run from now on."),
+]
 Drop = Annotated[
     float | None, typer.Option("--max-drop", help="Points of quality that may go.", show_default="1.0")
 ]
@@ -72,6 +81,10 @@ Trials = Annotated[
         help="A candidate to finish, by its number in trials.csv; repeatable.",
         show_default="the best ones",
     ),
+]
+Further = Annotated[
+    bool,
+    typer.Option("--further", help="Go on fine-tuning the finalists that are finished, from where they are."),
 ]
 Redo = Annotated[bool, typer.Option("--redo", help="Run this stage again even if it is complete.")]
 
@@ -165,6 +178,9 @@ def finalise(
     run: Run,
     trial: Trials = None,
     redo: Redo = False,
+    further: Further = False,
+    time_budget: StageBudget = None,
+    config: StageFile = None,
     as_json: AsJson = False,
     seed: Seed = 0,
     verbose: Verbose = False,
@@ -172,9 +188,20 @@ def finalise(
 ) -> None:
     """Fine-tune, measure and pack what the search of a run found; uses the run's configuration and seed.
 
-    Example: onnxnas finalise runs/r20 --trial 95 --trial 123 --redo
+    Examples: onnxnas finalise runs/r20 --trial 95 --trial 123 --redo
+
+    onnxnas finalise runs/r20 --further --time-budget 2h
     """
-    _continue(run, "finalise", redo, as_json, trial or ())
+    from onnxnas.pipeline import config as configuration
+    from onnxnas.pipeline import memory, runner
+
+    memory.keep_freed()
+    changes = {} if config is None else configuration.section(config, "finalise")
+    if time_budget is not None:
+        changes["max_seconds"] = time_budget
+    with output.reporter() as watching:
+        body = runner.finish(run, watching, redo=redo, further=further, trials=trial or (), changes=changes)
+    _show(body, run, as_json)
 
 
 def resume(
@@ -251,12 +278,12 @@ def _begin(
     _show(body, Path(resolved.output), as_json)
 
 
-def _continue(run: Path, stage: str | None, redo: bool, as_json: bool, trials: Sequence[int] = ()) -> None:
+def _continue(run: Path, stage: str | None, redo: bool, as_json: bool) -> None:
     from onnxnas.pipeline import memory, runner
 
     memory.keep_freed()
     with output.reporter() as watching:
-        body = runner.proceed(run, watching, stage=stage, redo=redo, trials=trials)
+        body = runner.proceed(run, watching, stage=stage, redo=redo)
     _show(body, run, as_json)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnxnas.errors import DataError
 
 Array = NDArray[Any]
 Task = Literal["classification", "segmentation", "regression", "distillation"]
@@ -29,6 +31,12 @@ class Split:
         """The samples of these indices, in this order (a copy)."""
         y = None if self.y is None else self.y[index]
         return Split({name: array[index] for name, array in self.x.items()}, y, len(index))
+
+    def joined(self, other: Split) -> Split:
+        """These samples, then those of `other`, of the same inputs and kind of targets (a copy)."""
+        x = {name: np.concatenate([array, other.x[name]]) for name, array in self.x.items()}
+        y = None if self.y is None or other.y is None else np.concatenate([self.y, other.y])
+        return Split(x, y, self.n + other.n)
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,19 @@ class DataSet:
         if found is None:
             raise KeyError(name)
         return found
+
+    def with_validation(self) -> DataSet:
+        """The same with the validation samples among those for training, once they have served to choose.
+
+        Raises:
+            DataError: no test samples are left to judge by.
+        """
+        if self.test is None:
+            raise DataError(
+                "training on the validation samples too leaves none to judge by: got no test samples; give some, or "
+                "set finalise.samples to 'train'"
+            )
+        return replace(self, train=self.train.joined(self.val))
 
 
 def crop_padding(height: int, width: int) -> int:

@@ -104,6 +104,19 @@ class FinaliseConfig(Section):
         description="finalists fine-tuned at a time; none: as many as there are cores and memory for",
     )
     recovery: float = Field(0.1, ge=0, description="share of the quality that fine-tuning may win back")
+    max_seconds: float | None = Field(
+        None, gt=0, description="of the stage, also as 30m or 2h; none: its share of the time budget, if any"
+    )
+    samples: Literal["train", "all"] = Field(
+        "train",
+        description="what finalists are fine-tuned on; all: on the validation samples too, which have chosen them by "
+        "then; needs test samples to judge by",
+    )
+
+    @field_validator("max_seconds", mode="before")
+    @classmethod
+    def _max_seconds(cls, value: Any) -> Any:
+        return seconds(value) if isinstance(value, str) else value
 
 
 class Config(Section):
@@ -251,6 +264,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ConfigError(f"{path}: got a {type(body).__name__}, expected keys and values")
     return {str(key): value for key, value in body.items()}
+
+
+def section(path: Path, name: str) -> dict[str, Any]:
+    """The one section of a YAML file that has no other. Raises ConfigError."""
+    body = read_yaml(path)
+    if others := sorted(body.keys() - {name}):
+        raise ConfigError(f"{path}: got {', '.join(others)}, expected a section '{name}' and nothing else")
+    found = body.get(name) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: '{name}' is a {type(found).__name__}, expected keys and values")
+    return dict(found)
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 LESSONS = "finalists/lessons"
+STARTS = "starts"  # finalists of an earlier fine-tuning, to be taken further, NN.onnx
+TRAINABLE = "trainable.onnx"  # a finalist with its BatchNormalization
 MOST_KEPT = 1 << 30  # bytes of the teacher's answers
 SHORTLIST = 4  # candidates judged again for each finalist
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
@@ -180,10 +182,10 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
     chosen, told, seed = settings(line, 1.0), train.Lessons(), line.config.seed
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:
-        asked = told.teach(teacher(line), line.data, chosen, seed=seed, epoch=0, batches=trained.TIMED)
+        asked = told.teach(teacher(line), line.finishing, chosen, seed=seed, epoch=0, batches=trained.TIMED)
 
     def fit(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
-        return train.train(network, line.data, settings, directory=None, lessons=told, seed=seed)
+        return train.train(network, line.finishing, settings, directory=None, lessons=told, seed=seed)
 
     return {
         "samples_per_second": trained.speed(line, network, chosen, fit),
@@ -201,7 +203,7 @@ def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
     shapes = [line.graph.tensors[name].shape for name in line.graph.outputs]
     values = sum(np.inf if shape is None else float(np.prod(shape[1:])) for shape in shapes)
     whole = math.ceil(epochs)
-    return whole if 4 * values * line.data.train.n * whole <= MOST_KEPT else 0
+    return whole if 4 * values * line.finishing.train.n * whole <= MOST_KEPT else 0
 
 
 def teach(line: Line, epoch: int, epochs: int) -> None:
@@ -209,21 +211,22 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
     lessons = train.Lessons(line.run / LESSONS)
     if not lessons.has(epoch):
         chosen = settings(line, 1.0)
-        lessons.teach(teacher(line), line.data, chosen, seed=line.config.seed, epoch=epoch)
+        lessons.teach(teacher(line), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
     line.step("answers of the original", epoch + 1, epochs)
 
 
 def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
-    """Fine-tune finalist `index` for `epochs` or `limit` seconds and write finalists/NN/model.onnx.
+    """Fine-tune finalist `index` for `epochs` or `limit` seconds and write finalists/NN/model.onnx, trainable.onnx.
 
-    Returns {"subnet", "val_quality"}. A finalist that is complete is not touched again; one that was interrupted
-    continues.
+    It begins as it is in starts/NN.onnx, if that is there, else in the super-network. Returns {"subnet",
+    "val_quality"}. A finalist that is complete is not touched again; one that was interrupted continues.
     """
     place = line.run / "finalists" / f"{index:02d}"
     done = place / "done.json"
     if done.is_file() and (place / "model.onnx").is_file():
         return dict(files.read_json(done))
-    source = cut_out(line, subnet)
+    start = line.run / STARTS / f"{index:02d}.onnx"
+    source = loaded(line, graph.parse(start.read_bytes())) if start.is_file() else cut_out(line, subnet)
     edits: Sequence[Any] = ()
     told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
     if epochs > 0:
@@ -234,7 +237,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
 
         tuned = train.finetune(
             source,
-            line.data,
+            line.finishing,
             settings(line, epochs, limit),
             teacher=teacher(line),
             lessons=train.Lessons(line.run / LESSONS),
@@ -248,8 +251,9 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
         )
         edits = tuned.edits()
         told["val_quality"] = max(tuned.before, tuned.after)
-    model = build.fold(graph.rewritten(source, edits)).proto()
+    finished = graph.rewritten(source, edits)
     place.mkdir(parents=True, exist_ok=True)
-    graph.save(model, place / "model.onnx")
+    graph.save(finished.proto(), place / TRAINABLE)
+    graph.save(build.fold(finished).proto(), place / "model.onnx")
     files.write_json(done, told)
     return told

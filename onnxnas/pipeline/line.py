@@ -129,6 +129,11 @@ class Line:
         return loaded
 
     @cached_property
+    def finishing(self) -> DataSet:
+        """The data that finalists are fine-tuned on, see `finalise.samples`. Raises DataError."""
+        return self.data.with_validation() if self.config.finalise.samples == "all" else self.data
+
+    @cached_property
     def metric(self) -> Metric:
         """The quality metric of the data set."""
         from onnxnas import data

@@ -18,7 +18,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ _OUTPUTS: Mapping[str, tuple[str, ...]] = {
         *("study.db", "study.db-journal", "study.db-wal", "study.db-shm", "trials.csv"),
         *("prior.json", "reduced.json", "predictors.json", "glances.jsonl"),
     ),
-    "finalise": ("chosen.json", "pareto.csv", "pareto", "finalists", "result.json", "report.html"),
+    "finalise": ("chosen.json", "starts", "pareto.csv", "pareto", "finalists", "result.json", "report.html"),
 }
 
 
@@ -130,17 +130,22 @@ class RunDirectory:
                 raise RunError(f"{path} was changed since stage '{stage}' wrote it; run that stage again")
         return marker
 
-    def forget(self, stage: str) -> None:
-        """Undo a stage and all later ones, so that they run again from what is before them."""
+    def forget(self, stage: str, *, keep: Sequence[str] = ()) -> None:
+        """Undo a stage and all later ones, so that they run again from what is before them and these outputs.
+
+        Its plan goes last: when this is interrupted, what is left of the outputs is not taken for a later plan's.
+        """
         for later in STAGES[STAGES.index(stage) :]:
             (self.path / "stages" / f"{later}.json").unlink(missing_ok=True)
-            (self.path / "stages" / f"{later}.plan.json").unlink(missing_ok=True)
             for name in _OUTPUTS[later]:
                 path = self.path / name
+                if name in keep:
+                    continue
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+            (self.path / "stages" / f"{later}.plan.json").unlink(missing_ok=True)
 
     def plan(self, stage: str) -> dict[str, Any] | None:
         """The recorded decision of a stage, or None."""

@@ -7,14 +7,14 @@ Nothing is written before the model, the data and the configuration have been ju
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxnas.errors import ConfigError, Interrupted, RunError
+from onnxnas.pipeline import chosen, files, warm
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import files, warm
 from onnxnas.pipeline.config import Config
 from onnxnas.pipeline.events import Reporter, Silent
 from onnxnas.pipeline.line import Line
@@ -75,25 +75,60 @@ def proceed(
     *,
     stage: str | None = None,
     redo: bool = False,
-    trials: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Continue the run at `path`: all stages, or those up to `stage`. `redo` runs `stage` again from its inputs.
 
-    `trials` are the numbers of those to make finalists of, instead of those that would be chosen. Raises as `begin`
-    does, and RunError when finalists have been decided on already.
+    Raises as `begin` does.
     """
-    run = RunDirectory(path)
-    run.require()
-    config = configuration.load(run / "config.yaml")
-    rank, size = launched()
-    if rank > 0:
-        return attend(config.device, rank, size)
+    run, others = _found(path)
+    if others is not None:
+        return others
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)
+        return _work(_line(run, reporter), stage)
+
+
+def finish(
+    path: str | Path,
+    reporter: Reporter | None = None,
+    *,
+    redo: bool = False,
+    further: bool = False,
+    trials: Sequence[int] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Finish what the search of the run at `path` found: fine-tune, measure, pack.
+
+    `redo`: again, from the super-network; `further`: what is finished, from where it is. `trials` are the numbers of
+    those to make finalists of, instead of those that would be chosen. `changes` are settings of `finalise` that the
+    run has from now on.
+
+    Raises as `begin` does; ConfigError when asked for what contradicts itself; RunError when this has been decided on
+    already, or nothing has been finished to be taken further.
+    """
+    if further and (redo or trials):
+        raise ConfigError(
+            "to go on with the finalists that are there is neither to redo nor to choose others"
+        )
+    run, others = _found(path)
+    if others is not None:
+        return others
+    config = configuration.load(run / "config.yaml")
+    body = configuration.merge(config.model_dump(mode="json"), {"finalise": dict(changes or {})})
+    config = configuration.validate(body, f"finalise of {run.path}")
+    with _interruptible(run), run.locked():
+        if redo:
+            run.forget("finalise")
+        elif further:
+            chosen.go_on(run)
+        elif trials or changes:
+            chosen.undecided(run)
+        if changes:
+            configuration.save(config, run / "config.yaml")
         if trials:
-            finalise.decide(run, trials)
-        return _work(Line(run, config, reporter or Silent()), stage)
+            chosen.name(run, trials)
+        return _work(_line(run, reporter), "finalise")
 
 
 def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -103,9 +138,22 @@ def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
     """
     run = RunDirectory(path)
     run.require()
-    line = Line(run, configuration.load(run / "config.yaml"), reporter or Silent())
     with _interruptible(run):
-        return {"schema": 1, "run": str(run.path), **search.join(line)}
+        return {"schema": 1, "run": str(run.path), **search.join(_line(run, reporter))}
+
+
+def _found(path: str | Path) -> tuple[RunDirectory, dict[str, Any] | None]:
+    """The run at `path`; what a launched process other than the first has done for it, in such a process."""
+    run = RunDirectory(path)
+    run.require()
+    rank, size = launched()
+    if rank == 0:
+        return run, None
+    return run, attend(configuration.load(run / "config.yaml").device, rank, size)
+
+
+def _line(run: RunDirectory, reporter: Reporter | None) -> Line:
+    return Line(run, configuration.load(run / "config.yaml"), reporter or Silent())
 
 
 def _work(line: Line, last: str | None) -> dict[str, Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import yaml
 
 from onnxnas import search, train
 from onnxnas.cli import main
+from onnxnas.errors import DataError
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import finalists
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.types import Objective, Subnet, Trial
+from tests.pipeline import tiny
 
 OBJECTIVES = [Objective("quality", "%", maximise=True), Objective("macs", "MACs", maximise=False)]
 
@@ -74,3 +79,107 @@ def test_lucky_candidates_are_found_out(run: Path) -> None:
         (chosen,) = finalists.chosen(Line(line.run, changed, Silent(), data=data), trials, OBJECTIVES)
         assert chosen.subnet == truth[best]
         assert abs(chosen.values["quality"]) == best
+
+
+def test_finalists_taken_further_begin_where_they_were(run: Path, tmp_path: Path) -> None:
+    """Two halves of fine-tuning, the second from the first: with a rate of next to nothing, the weights stay."""
+    assert main(["finalise", str(run), "--redo"]) == 0
+    before = json.loads((run / "result.json").read_text())
+    models = {name: (run / "finalists" / name / "model.onnx") for name in ("01", "02")}
+    weights = {name: _weights(path) for name, path in models.items()}
+    changes = tmp_path / "finalise.yaml"
+    changes.write_text("finalise: {lr: 1.0e-12, samples: train}\n")
+    assert main(["finalise", str(run), "--further", "--config", str(changes)]) == 0
+    after = json.loads((run / "result.json").read_text())
+    assert after["seconds"]["finalise"] > before["seconds"]["finalise"]
+    for name, path in models.items():
+        again = _weights(path)
+        assert again.keys() == weights[name].keys()
+        for key, value in weights[name].items():
+            np.testing.assert_allclose(
+                again[key], value, rtol=0.05, atol=0.02
+            )  # statistics are counted again
+    # from the super-network with that rate, they are others
+    assert main(["finalise", str(run), "--redo"]) == 0
+    apart = [
+        float(np.abs(value - weights[name][key]).max())
+        for name, path in models.items()
+        for key, value in _weights(path).items()
+    ]
+    assert max(apart) > 0.05
+
+
+def _weights(path: Path) -> dict[str, np.ndarray]:
+    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def test_what_cannot_be_taken_further(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert main(["finalise", str(run), *words]) != 0
+        return " ".join(capsys.readouterr().err.split())
+
+    whole = (run / "result.json").read_bytes()
+    assert "neither to redo" in said("--further", "--redo")
+    assert "neither to redo" in said("--further", "--trial", "1")
+    assert "--redo" in said("--time-budget", "9s")
+    assert "not a time" in said("--time-budget", "soon", "--redo")
+    (run / "finalists" / "02" / finalists.TRAINABLE).unlink()
+    assert "02/trainable.onnx is missing" in said("--further")
+    assert (run / "result.json").read_bytes() == whole
+    assert (run / "stages" / "finalise.json").is_file()
+    (run / "stages" / "finalise.json").unlink()
+    assert "no finished finalists" in said("--further")
+
+
+def test_settings_of_this_stage_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = tmp_path / "more.yaml"
+    changes.write_text("finalise: {finalists: 1}\nseed: 3\n")
+    assert main(["finalise", str(run), "--redo", "--config", str(changes)]) != 0
+    assert "got seed, expected a section 'finalise'" in " ".join(capsys.readouterr().err.split())
+    changes.write_text("finalise: {finalists: 1}\n")
+    assert main(["finalise", str(run), "--redo", "--config", str(changes), "--time-budget", "6s"]) == 0
+    kept = configuration.load(run / "config.yaml").finalise
+    assert (kept.finalists, kept.max_seconds) == (1, 6.0)
+    plan = json.loads((run / "stages" / "finalise.plan.json").read_text())
+    assert len(plan["subnets"]) == 1
+    assert plan["limits"][0] is not None
+
+
+def test_validation_samples_may_be_trained_on_in_the_end(run: Path, tmp_path: Path) -> None:
+    """Only where others are left to judge by; then finalists see them, and the result says so."""
+    line = Line(RunDirectory(run), configuration.load(run / "config.yaml"), Silent())
+    if line.data.test is None:
+        with pytest.raises(DataError, match="got no test samples"):
+            line.data.with_validation()
+        whole = dataclasses.replace(line.data, test=line.data.val)
+    joined = whole.with_validation()
+    assert joined.train.n == whole.train.n + whole.val.n
+    for name, array in joined.train.x.items():
+        np.testing.assert_array_equal(array[: whole.train.n], whole.train.x[name])
+        np.testing.assert_array_equal(array[whole.train.n :], whole.val.x[name])
+    assert joined.train.y is not None
+    assert whole.train.y is not None
+    np.testing.assert_array_equal(joined.train.y[: whole.train.n], whole.train.y)
+    np.testing.assert_array_equal(joined.train.y[whole.train.n :], whole.val.y)
+    assert joined.val is whole.val
+
+
+def test_a_run_on_all_samples(tiny_files: Path, tmp_path: Path) -> None:
+    """It is refused without test samples, before anything is written; with them, an epoch is longer."""
+    arrays = dict(np.load(tiny_files / "data.npz"))
+    np.savez(tmp_path / "test.npz", x=arrays["x"][:32], y=arrays["y"][:32])
+    data = tmp_path / "data.yaml"
+    data.write_text(yaml.safe_dump({"train": str(tiny_files / "data.npz"), "test": "test.npz"}))
+    for name, file in (("without", tiny_files / "data.npz"), ("with", data)):
+        final = {**tiny.SETTINGS["finalise"], "samples": "all", "finalists": 1}
+        config = tiny.write_config(tmp_path / "config.yaml", finalise=final)
+        words = ["optimize", str(tiny_files / "model.onnx"), "--data", str(file), "-o", str(tmp_path / name)]
+        done = main([*words, "--config", str(config)])
+        assert (done == 0) == (name == "with")
+        assert (tmp_path / name).exists() == (name == "with")
+    body = json.loads((tmp_path / "with" / "result.json").read_text())
+    assert any("validation samples too" in note for note in body["notes"])
+    state = json.loads((tmp_path / "with" / "finalists" / "01" / "state.json").read_text())
+    config_ = configuration.load(tmp_path / "with" / "config.yaml")
+    whole = len(arrays["x"])  # of which a tenth is for validation
+    assert state["progress"]["step"] == int(np.ceil(0.5 * (whole // config_.train.batch_size)))

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxnas import graph, measure, search
-from onnxnas.errors import CheckFailed, ConfigError, EnvironmentProblem, RunError
+from onnxnas import graph, measure
+from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
-from onnxnas.pipeline import budget, build, files, finalists, results
+from onnxnas.pipeline import budget, build, chosen, files, finalists, results
 from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.pipeline.stages.search import measurer, wanted
 from onnxnas.types import Subnet
 
-_CHOSEN = "chosen.json"
 SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
 _OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
 
@@ -40,6 +37,10 @@ def run(line: Line) -> None:
         notes.append(
             f"Quality is {line.metric.name} against the original's outputs; that of the original itself stands for an "
             "exact answer, and a difference from it means nothing."
+        )
+    if line.config.finalise.samples == "all":
+        notes.append(
+            "Fine-tuning was on the validation samples too: what is told of them means nothing any more."
         )
     with measurer(line) as measuring:
         base = _baseline(line, measuring, split)
@@ -63,6 +64,7 @@ def run(line: Line) -> None:
         for member, entry in zip(front, entries, strict=True):
             _pack(line, measuring, member, entry, base, notes)
     seconds = {name: (line.run.marker(name) or {}).get("seconds") for name in ("train", "search")}
+    took = round(chosen.seconds_before(line.run) + time.perf_counter() - began, 3)
     body = {
         "schema": 1,
         "command": line.command,
@@ -74,24 +76,26 @@ def run(line: Line) -> None:
         "dominated": [member.to_json(None) for member in members if member not in front],
         "supernet_max_quality": finalists.judge(line, split).quality(Subnet()),
         "evaluations": (line.run.marker("search") or {}).get("evaluations"),
-        "seconds": {**seconds, "finalise": round(time.perf_counter() - began, 3)},
+        "seconds": {**seconds, "finalise": took},
         "notes": notes,
     }
     files.write_bytes(line.run / "pareto.csv", results.pareto_csv(entries).encode())
     files.write_json(line.run / "result.json", body)
     report.write(line.run.path)
-    line.run.finish("finalise", time.perf_counter() - began, ("pareto.csv", "result.json"))
+    line.run.finish("finalise", took, ("pareto.csv", "result.json"))
 
 
 def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
     """The finalists, and what fine-tuning told of each."""
     plan = line.run.plan("finalise")
-    chosen = _chosen(line) if plan is None else [Subnet.from_json(body) for body in plan["subnets"]]
-    with Crew(line, fitting(line, len(chosen))) as crew:
+    subnets = chosen.read(line) if plan is None else [Subnet.from_json(body) for body in plan["subnets"]]
+    with Crew(line, fitting(line, len(subnets))) as crew:
         if plan is None:
-            plan = line.run.decide("finalise", _plan(line, chosen, crew))
+            plan = line.run.decide("finalise", _plan(line, subnets, crew))
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
-        line.say(f"finalise: {len(chosen)} finalists, {plan['epochs']:g} epochs of fine-tuning each{at_once}")
+        line.say(
+            f"finalise: {len(subnets)} finalists, {plan['epochs']:g} epochs of fine-tuning each{at_once}"
+        )
         taught = plan.get("lessons", 0)
         crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
         requests = [
@@ -100,41 +104,21 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
         ]
         told = crew.map(requests)
     shutil.rmtree(line.run / finalists.LESSONS, ignore_errors=True)
-    return chosen, told
+    return subnets, told
 
 
-def decide(run: RunDirectory, trials: Sequence[int]) -> None:
-    """Finalists are to be these trials, by number. Raises RunError when they have been decided on already."""
-    if run.plan("finalise") is not None:
-        raise RunError(f"{run.path}: finalists have been decided on already; add --redo to finish others")
-    files.write_json(run / _CHOSEN, {"schema": 1, "trials": list(dict.fromkeys(trials))})
-
-
-def _chosen(line: Line) -> list[Subnet]:
-    trials = search.read_trials_csv(line.run / "trials.csv", wanted(line))
-    if (line.run / _CHOSEN).is_file():
-        by_number = {trial.number: trial.subnet for trial in trials if trial.status == "ok"}
-        numbers = files.read_json(line.run / _CHOSEN)["trials"]
-        if unknown := [number for number in numbers if number not in by_number]:
-            raise ConfigError(
-                f"{line.run / 'trials.csv'} has no successful trial {', '.join(map(str, unknown))}; "
-                "give others with --redo"
-            )
-        return [by_number[number] for number in numbers]
-    return [trial.subnet for trial in finalists.chosen(line, trials, wanted(line))]
-
-
-def _plan(line: Line, chosen: list[Subnet], crew: Crew) -> dict[str, Any]:
+def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
     config = line.config.finalise
-    subnets = [subnet.to_json() for subnet in chosen]
+    subnets = [subnet.to_json() for subnet in finals]
     epochs = float(config.epochs)
     limits: list[float | None] = [None] * len(subnets)
-    seconds = budget.allowance(line, "finalise")
+    seconds = config.max_seconds or budget.allowance(line, "finalise")
     if seconds is not None and epochs > 0:
         began = time.perf_counter()
         rates = crew.map([{"do": "speed", "subnet": subnet} for subnet in subnets])
-        each = [line.data.train.n / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
-        asking = [line.data.train.n / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
+        count = line.finishing.train.n
+        each = [count / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
+        asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
         measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
         shared = min(epochs, left / (makespan(each, crew.size) + float(np.mean(asking)) / crew.size))
@@ -143,7 +127,7 @@ def _plan(line: Line, chosen: list[Subnet], crew: Crew) -> dict[str, Any]:
         else:
             each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
             epochs = min(epochs, round(left / makespan(each, crew.size), 2))
-        limits = [round(budget.PATIENCE * epochs * one, 1) for one in each]
+        limits = [max(0.1, round(budget.PATIENCE * epochs * one, 1)) for one in each]
     lessons = finalists.kept_epochs(line, epochs, len(subnets))
     return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": lessons}
 

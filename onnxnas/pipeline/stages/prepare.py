@@ -61,6 +61,8 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
             "value that max_drop could be taken from; say the least quality that is good enough, such as "
             "`--limit quality=38`"
         )
+    if config.finalise.samples == "all":
+        dataset.with_validation()  # refuses without test samples
     found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
     if not found.dimensions:
         raise ModelError(_nothing(config, found))
