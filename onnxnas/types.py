@@ -5,8 +5,9 @@ Everything else in the package is functions over these.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -137,12 +138,25 @@ class Cost:
 
 @dataclass(frozen=True)
 class Subnet:
-    """A choice. Anything absent keeps its original value. Never changed after it is made."""
+    """A choice. Anything absent keeps its original value. Never changed after it is made.
+
+    `serving` is how it is served, where that is searched too: what differs from the target, see `Target.served`.
+    """
 
     skip: frozenset[str] = frozenset()
     width: Mapping[str, int] = field(default_factory=dict)
     kernel: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     precision: Mapping[str, str] = field(default_factory=dict)
+    serving: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def structure(self) -> Subnet:
+        """The network alone, however it is served."""
+        return self.served({}) if self.serving else self
+
+    def served(self, serving: Mapping[str, Any]) -> Subnet:
+        """The same network served so."""
+        return replace(self, serving=dict(serving))
 
     def key(self) -> str:
         """A canonical text: equal for equal choices."""
@@ -152,6 +166,8 @@ class Subnet:
             "kernel=" + ",".join(f"{k}:{'x'.join(map(str, v))}" for k, v in sorted(self.kernel.items())),
             "precision=" + ",".join(f"{k}:{v}" for k, v in sorted(self.precision.items())),
         ]
+        if self.serving:
+            parts.append("serving=" + json.dumps(dict(self.serving), sort_keys=True))
         return ";".join(parts)
 
     def __hash__(self) -> int:
@@ -159,11 +175,13 @@ class Subnet:
 
     def to_json(self) -> dict[str, Any]:
         """The body of a sub-network file (without the model's digest)."""
+        served = {"serving": dict(sorted(self.serving.items()))} if self.serving else {}
         return {
             "skip": sorted(self.skip),
             "width": dict(sorted(self.width.items())),
             "kernel": {k: list(v) for k, v in sorted(self.kernel.items())},
             "precision": dict(sorted(self.precision.items())),
+            **served,
         }
 
     @classmethod
@@ -174,6 +192,7 @@ class Subnet:
             {str(k): int(v) for k, v in body.get("width", {}).items()},
             {str(k): tuple(int(x) for x in v) for k, v in body.get("kernel", {}).items()},
             {str(k): str(v) for k, v in body.get("precision", {}).items()},
+            dict(body.get("serving", {})),
         )
 
 

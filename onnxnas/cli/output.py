@@ -94,6 +94,8 @@ def results(body: Mapping[str, Any], run: str) -> None:
     for member in body["pareto"]:
         name = member["bundle"].rstrip("/").rpartition("/")[2]
         chosen = best is not None and member["bundle"] == best["bundle"]
+        serving = ", ".join(f"{k} {v}" for k, v in member["subnet"].get("serving", {}).items())
+        name = f"{name} ({serving})" if serving else name
         rows.append(_row(f"{name} *" if chosen else name, member, member["speedup"]))
     unit = (body.get("metric") or {}).get("unit") or ""
     table(

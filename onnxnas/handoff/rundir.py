@@ -20,7 +20,8 @@ from onnxnas.errors import RunError
 from onnxnas.types import Subnet
 
 _ENDS = ("_lo", "_hi")
-_PLAIN = {"number", "status", "seconds", "error", "skip", "width", "kernel", "precision"}
+_CHOICES = ("skip", "width", "kernel", "precision", "serving")
+_PLAIN = {"number", "status", "seconds", "error", *_CHOICES}
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _trials(file: Path, problems: list[str]) -> list[TrialRow]:
     trials = []
     for line, row in enumerate(_table(file, problems), 2):
         try:
-            body = {key: json.loads(row.get(key) or "{}") for key in ("skip", "width", "kernel", "precision")}
+            body = {key: json.loads(row.get(key) or "{}") for key in _CHOICES}
             values = {k: number(v) for k, v in row.items() if k not in _PLAIN}
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
             status, error = row.get("status", ""), row.get("error", "")

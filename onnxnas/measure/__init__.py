@@ -4,10 +4,10 @@ Native code runs in a child process only: nothing here imports a runtime, or tor
 """
 
 from onnxnas.measure.bench import bench
-from onnxnas.measure.cores import available_cores, memory_available
+from onnxnas.measure.cores import available_cores, memory_available, pick_cores
 from onnxnas.measure.doctor import doctor
 from onnxnas.measure.environment import environment, incomparable
-from onnxnas.measure.measurer import CandidateError, Latency, Measurer
+from onnxnas.measure.measurer import CandidateError, Latency, Measurer, Served
 from onnxnas.measure.protocol import LONG, SHORT, Protocol, distinguishable
 from onnxnas.measure.registry import get_runtime, resolve_settings, runtime_names
 from onnxnas.measure.runtime import Runtime, Session, Target
@@ -20,6 +20,7 @@ __all__ = [
     "Measurer",
     "Protocol",
     "Runtime",
+    "Served",
     "Session",
     "Target",
     "available_cores",
@@ -30,6 +31,7 @@ __all__ = [
     "get_runtime",
     "incomparable",
     "memory_available",
+    "pick_cores",
     "resolve_settings",
     "runtime_names",
 ]

@@ -41,7 +41,7 @@ class Latency:
     """What became of a candidate. The figures are None unless `status` is 'ok'.
 
     Latencies are in ms per inference of the target's batch, throughputs in samples per second for one
-    request after the other. `speedup` is the baseline's p50 over the candidate's, from interleaved
+    request after the other. `speedup` is the baseline's p50 over the candidate's, of one sample, from interleaved
     turns. `peak_memory` is the resident memory in bytes that loading and running the candidate added
     (None where the system does not say). `noise_floor` is the relative difference two sessions of one
     model can show here, included in the intervals; 0 for a protocol of several rounds, whose intervals
@@ -77,6 +77,17 @@ class Latency:
             "error": self.error,
             "seconds": self.seconds,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """How a candidate is served when that is not how the baseline is, and the inputs of its timed inferences.
+
+    `target` has the baseline's runtime; `feeds` have its batch.
+    """
+
+    target: Target
+    feeds: Mapping[str, Array]
 
 
 class Measurer:
@@ -138,36 +149,46 @@ class Measurer:
             self._child.close()
             self._child = None
 
-    def measure(self, model: Model, *, protocol: str | Protocol = "short") -> Latency:
+    def measure(
+        self, model: Model, *, protocol: str | Protocol = "short", served: Served | None = None
+    ) -> Latency:
         """Measure a candidate. What is wrong with the candidate becomes a status, not an exception.
 
-        A candidate is 'invalid' when the runtime refuses it, or its outputs differ in number or shape
-        from the baseline's, or hold NaN or infinity where those do not. Raises `EnvironmentProblem`
-        when no measuring process can be had any more, and `ConfigError` for an unknown protocol.
+        `served`: in another way than the baseline, which is always measured on the target itself. A candidate is
+        'invalid' when the runtime refuses it, or its outputs differ in number or shape from the baseline's, or hold
+        NaN or infinity where those do not. Raises `EnvironmentProblem` when no measuring process can be had any more,
+        and `ConfigError` for an unknown protocol.
         """
         chosen = resolve_protocol(protocol)
         floor = self.noise_floor if chosen.rounds == 1 else 0.0
         start = time.monotonic()
         header = {"do": "measure", "protocol": chosen.to_json(), "floor": floor, "seed": self._seed()}
+        batch = self.target.batch
         try:
             path, content = _carried(model)
+            if served is not None:
+                batch = served.target.batch
+                header["settings"] = resolve_settings(served.target)
+                content = {**content, **_feed_arrays(served.feeds)}
             answer, _ = self._ask({**header, **path}, content, self.timeout + chosen.seconds)
         except CandidateError as error:
             text = str(error).removeprefix(f"{error.status}: ")
             return Latency(error.status, error=text, noise_floor=floor, seconds=time.monotonic() - start)
-        return self._latency(answer, floor, time.monotonic() - start)
+        return self._latency(answer, floor, time.monotonic() - start, batch)
 
-    def settled(self, model: Model, *, protocol: str | Protocol = "short") -> Latency:
+    def settled(
+        self, model: Model, *, protocol: str | Protocol = "short", served: Served | None = None
+    ) -> Latency:
         """As `measure`, again while the interval of the speed-up is wide, three times at most; the narrowest.
 
         Where others use the machine, a moment in which they slow down only one of the two models makes such an
         interval, and its middle may be wrong by a factor of two.
         """
-        best = self.measure(model, protocol=protocol)
+        best = self.measure(model, protocol=protocol, served=served)
         for _ in range(_AGAIN):
             if best.speedup is None or _width(best.speedup) <= _WIDE:
                 break
-            found = self.measure(model, protocol=protocol)
+            found = self.measure(model, protocol=protocol, served=served)
             if found.speedup is not None and _width(found.speedup) < _width(best.speedup):
                 best = found
         return best
@@ -292,7 +313,7 @@ class Measurer:
         if status != "ok":
             raise ModelError(f"{what} cannot be run in {self.target.runtime}: {error}")
 
-    def _latency(self, answer: Mapping[str, Any], floor: float, seconds: float) -> Latency:
+    def _latency(self, answer: Mapping[str, Any], floor: float, seconds: float, batch: int) -> Latency:
         try:
             compared = answer["comparison"]
             candidate, baseline = compared["candidate"], compared["baseline"]
@@ -301,10 +322,10 @@ class Measurer:
                 _measured(candidate["p50"]),
                 _measured(candidate["p90"]),
                 _measured(candidate["p99"]),
-                _measured(candidate["rate"], self.target.batch, "samples/s"),
+                _measured(candidate["rate"], batch, "samples/s"),
                 _measured(baseline["p50"]),
                 _measured(baseline["rate"], self.target.batch, "samples/s"),
-                _measured(compared["speedup"]),
+                _measured(compared["speedup"], batch / self.target.batch),
                 answer["peak_memory"],
                 floor,
                 seconds=seconds,

@@ -91,6 +91,16 @@ class Target:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"target: {name} is {value!r}; expected a whole number of at least 1")
 
+    def served(self, serving: Mapping[str, Any]) -> Target:
+        """The same target with other `threads`, another `batch`, other settings of the runtime, by name."""
+        others = {name: value for name, value in serving.items() if name not in ("threads", "batch")}
+        return Target(
+            self.runtime,
+            serving.get("threads", self.threads),
+            serving.get("batch", self.batch),
+            {**self.settings, **others},
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
         return {

@@ -41,6 +41,9 @@ _MAX_REQUEST = 1 << 40
 _DATA_HEADROOM = 512 << 20  # private memory that is reserved but not resident: stacks, allocator arenas
 
 
+Contender = tuple[Model, Mapping[str, Any], Mapping[str, Array]]  # with its settings and inputs
+
+
 class Invalid(Exception):
     """The candidate ran but what it gave cannot be used."""
 
@@ -113,28 +116,33 @@ class Worker:
         protocol = Protocol(**header["protocol"])
         rng = np.random.default_rng(header["seed"])
         model = _model(header, arrays)
+        settings = header.get("settings", self.settings)
+        feeds = _feeds(arrays) or self.feeds
+        expected = self.expected if feeds is self.feeds else self.baseline.run(feeds)
         rounds, memory = [], Memory()
-        candidate = self._load(model)
-        self._check(candidate.run(self.feeds))
+        candidate = self.runtime.load(model, settings)
+        _check(candidate.run(feeds), expected)
         peak = memory.peak()
         if protocol.rounds == 1:
-            calls = [candidate.bind(self.feeds), self.baseline.bind(self.feeds)]
+            calls = [candidate.bind(feeds), self.baseline.bind(self.feeds)]
             rounds.append(collect(calls, protocol, rng, settle=settle))
         for _round in range(protocol.rounds if protocol.rounds > 1 else 0):
             seconds = protocol.seconds / protocol.rounds
-            calls = self._fresh(model, rng)
+            calls = self._fresh(
+                {0: (model, settings, feeds), 1: (self.model, self.settings, self.feeds)}, rng
+            )
             rounds.append(collect(calls, protocol, rng, seconds=seconds, settle=settle))
             del calls
-        self._check(candidate.run(self.feeds))
+        _check(candidate.run(feeds), expected)
         comparison = summarise(rounds, protocol, float(header["floor"]))
         return {"comparison": asdict(comparison), "peak_memory": peak}, {}
 
-    def _fresh(self, model: Model, rng: np.random.Generator) -> list[Call]:
+    def _fresh(self, contenders: Mapping[int, Contender], rng: np.random.Generator) -> list[Call]:
         """Candidate and baseline, newly loaded in random order: the second one lies elsewhere in memory."""
-        models = {0: model, 1: self.model}
         calls: dict[int, Call] = {}
         for which in rng.permutation(2):
-            calls[int(which)] = self._load(models[int(which)]).bind(self.feeds)
+            model, settings, feeds = contenders[int(which)]
+            calls[int(which)] = self.runtime.load(model, settings).bind(feeds)
         return [calls[0], calls[1]]
 
     def do_run(
@@ -168,17 +176,16 @@ class Worker:
     def _load(self, model: Model) -> Session:
         return self.runtime.load(model, self.settings)
 
-    def _check(self, outputs: list[Array]) -> None:
-        """A candidate must give what the baseline gives: as many outputs, as shaped, finite where those are."""
-        if len(outputs) != len(self.expected):
-            raise Invalid(f"{len(outputs)} outputs; the original has {len(self.expected)}")
-        for number, (got, expected) in enumerate(zip(outputs, self.expected, strict=True)):
-            if np.shape(got) != expected.shape:
-                raise Invalid(
-                    f"output {number} has shape {np.shape(got)}; the original's has {expected.shape}"
-                )
-            if not all_finite(np.asarray(got)) and all_finite(expected):
-                raise Invalid(f"output {number} holds NaN or infinity")
+
+def _check(outputs: list[Array], expected: list[Array]) -> None:
+    """A candidate must give what the baseline gives: as many outputs, as shaped, finite where those are."""
+    if len(outputs) != len(expected):
+        raise Invalid(f"{len(outputs)} outputs; the original has {len(expected)}")
+    for number, (got, original) in enumerate(zip(outputs, expected, strict=True)):
+        if np.shape(got) != original.shape:
+            raise Invalid(f"output {number} has shape {np.shape(got)}; the original's has {original.shape}")
+        if not all_finite(np.asarray(got)) and all_finite(original):
+            raise Invalid(f"output {number} holds NaN or infinity")
 
 
 def _model(header: Mapping[str, Any], arrays: dict[str, Array]) -> Model:

@@ -76,6 +76,11 @@ class SearchConfig(SearchSettings):
         description="validation samples of a glance at a candidate, at most an eighth of `val_limit`, for algorithms "
         "that predict quality; 0: none",
     )
+    serving: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="what of the target is searched too, with the values besides its own: threads, batch, settings of "
+        "the runtime",
+    )
     warm_start: tuple[str, ...] = Field((), description="finished runs of the same model to learn from")
     reduce_from: tuple[str, ...] = Field(
         (), description="finished runs whose good candidates say what to keep"
@@ -83,6 +88,18 @@ class SearchConfig(SearchSettings):
     reduce_threshold: float = Field(
         0.01, ge=0, le=1, description="share below which a choice leaves the space"
     )
+
+    @field_validator("serving", mode="after")
+    @classmethod
+    def _serving(cls, value: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for name in ("threads", "batch"):
+            for number in value.get(name, ()):
+                if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                    raise ValueError(f"{name}: got {number!r}, expected whole numbers of at least 1")
+        for name, values in value.items():
+            if not all(isinstance(one, (bool, int, float, str)) for one in values):
+                raise ValueError(f"{name}: expected numbers, texts, true or false")
+        return value
 
     def settings(self, **changes: Any) -> SearchSettings:
         """The search's part, with changes."""

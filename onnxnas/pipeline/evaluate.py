@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import train
 from onnxnas.pipeline import build, objectives
+from onnxnas.pipeline.serving import Serving
 from onnxnas.types import Measurement, Subnet, Trial
 
 if TYPE_CHECKING:
     from onnxnas.measure import Latency, Measurer
     from onnxnas.pipeline.line import Line
+    from onnxnas.supernet import Statistics
+
+
+KEPT = 64  # networks whose statistics are kept
 
 
 class CandidateEvaluator:
@@ -41,6 +46,8 @@ class CandidateEvaluator:
             limit=line.config.search.val_limit,
             seed=line.config.seed,
         )
+        self._serving = Serving(line)
+        self._known: dict[str, tuple[Statistics, float]] = {}
         self._latency = bool(objectives.MEASURED.intersection(line.config.objectives))
 
     def quality(self, subnet: Subnet) -> float:
@@ -51,11 +58,11 @@ class CandidateEvaluator:
         """One trial; a model that crashes, hangs or computes nonsense is a status."""
         began = time.perf_counter()
         line = self._line
-        statistics = self._judge.statistics(subnet)
-        quality = self._judge.quality(subnet, statistics)
-        made = build.cut(line.network, subnet, statistics)
+        structure = subnet.structure
+        statistics, quality = self._judged(structure)
+        made = build.cut(line.network, structure, statistics)
         model = made.to_bytes()
-        cost = line.space.cost(subnet)
+        cost = line.space.cost(structure)
         values: dict[str, float] = {
             "quality": quality,
             "macs": float(cost.macs),
@@ -65,19 +72,31 @@ class CandidateEvaluator:
         }
         measurements: dict[str, Measurement] = {}
         if self._latency:
-            found = self._measurer.settled(model)
+            found = self._measurer.settled(model, served=self._serving.of(subnet))
             if found.status != "ok":
                 seconds = time.perf_counter() - began
                 return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)
-            measurements = self._figures(found)
+            measurements = self._figures(found, self._serving.samples(subnet))
             values |= {name: figure.value for name, figure in measurements.items()}
             values |= objectives.tails(found, values["latency_ms"])
         seconds = time.perf_counter() - began
         return Trial(number, subnet, "ok", values, measurements, seconds, "", self._environment)
 
-    def _figures(self, found: Latency) -> dict[str, Measurement]:
+    def _judged(self, structure: Subnet) -> tuple[Statistics, float]:
+        """Statistics and quality; a network that was served in another way just now is not judged again."""
+        key = structure.key()
+        if key not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.pop(next(iter(self._known)))
+            statistics = self._judge.statistics(structure)
+            self._known[key] = (statistics, self._judge.quality(structure, statistics))
+        return self._known[key]
+
+    def _figures(self, found: Latency, samples: float) -> dict[str, Measurement]:
+        """`samples`: of an inference, relative to the baseline's."""
         speedup: Any = found.speedup
-        reference, batch = self._reference, self._line.config.batch
+        reference = self._reference * samples
+        batch = self._line.config.batch * samples
         latency = Measurement(
             reference / speedup.value,
             reference / speedup.high,

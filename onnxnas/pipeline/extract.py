@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 RECALIBRATION_IMAGES = 4096
-_KEYS = frozenset({"model_sha256", "skip", "width", "kernel", "precision"})
+_KEYS = frozenset({"model_sha256", "skip", "width", "kernel", "precision", "serving"})
 
 
 def read_subnet(text: str, space: SearchSpace) -> Subnet:

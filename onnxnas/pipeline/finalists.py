@@ -75,12 +75,13 @@ def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int,
     able = [trial for trial in trials if trial.status == "ok"]
     if not able:
         raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
-    others = [trial for trial in able if trial.subnet != Subnet()] or able
+    others = [trial for trial in able if trial.subnet.structure != Subnet()] or able
     whole = next((trial for trial in able if trial.subnet == Subnet()), None)
     gains = {t.number: gain(t.values, (whole or able[0]).values, objectives[1:]) for t in others}
     if whole is not None:
         others = [trial for trial in others if gains[trial.number] >= LEAST_GAIN] or others
     others = [trial for trial in others if within(trial.values, objectives[1:])] or others
+    others = _once(others, gains)
     near = [trial for trial in others if trial.values["quality"] >= least]
     if not near:
         return sorted(others, key=lambda t: (-t.values["quality"], t.number))[:count]
@@ -92,6 +93,16 @@ def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int,
         chosen += _outstanding(front, rows, count - len(chosen))
         near = [trial for trial, on in zip(near, on_front, strict=True) if not on]
     return chosen
+
+
+def _once(trials: Sequence[Trial], gains: Mapping[int, float]) -> list[Trial]:
+    """Of those that are the same network, the one that is served with the most gain."""
+    best: dict[str, Trial] = {}
+    for trial in trials:
+        key = trial.subnet.structure.key()
+        if key not in best or gains[trial.number] > gains[best[key].number]:
+            best[key] = trial
+    return list(best.values())
 
 
 def _outstanding(front: list[Trial], rows: Mapping[int, tuple[float, float]], count: int) -> list[Trial]:
@@ -117,7 +128,7 @@ def chosen(line: Line, trials: Sequence[Trial], objectives: Sequence[Objective])
     again = judge(line)
     refined = []
     for done, trial in enumerate(short, 1):
-        quality = again.quality(trial.subnet)
+        quality = again.quality(trial.subnet.structure)
         refined.append(dataclasses.replace(trial, values={**trial.values, "quality": quality}))
         line.step("judging again", done, len(short))
     apart = max(abs(a.values["quality"] - b.values["quality"]) for a, b in zip(short, refined, strict=True))
@@ -143,6 +154,7 @@ def judge(line: Line, split: str = "val") -> train.Judge:
 
 def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
     """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept and recalibrated."""
+    subnet = subnet.structure
     statistics = judge(line).statistics(subnet)
     return loaded(line, graph.rewrite(line.graph, line.network.export_edits(subnet, statistics)))
 

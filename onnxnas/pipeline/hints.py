@@ -49,7 +49,7 @@ def hints(line: Line) -> Mapping[str, Hint]:
     found = dict(told(line.space, known))
     if glances(line):
         seen = Glances(line)
-        found["quality"] = Hint(lambda subnet: -seen.loss(subnet), costly=True)
+        found["quality"] = Hint(lambda subnet: -seen.loss(subnet.structure), costly=True)
     return found
 
 

@@ -33,6 +33,7 @@ class Member:
     speedup: Measurement
     throughput: Measurement
     others: Mapping[str, float] = field(default_factory=dict)  # of other objectives
+    samples: float = 1.0  # of one inference, relative to the baseline's
 
     def figures(self) -> dict[str, float]:
         """Values by objective name, to compare members with each other.
@@ -42,7 +43,7 @@ class Member:
         """
         return {
             "quality": self.quality,
-            "latency_ms": 1.0 / self.speedup.value,
+            "latency_ms": self.samples / self.speedup.value,
             "throughput": self.speedup.value,
             "macs": float(self.macs),
             "params": float(self.params),

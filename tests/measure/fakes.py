@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnas.errors import EnvironmentProblem, ModelError
+from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
 from onnxnas.measure.runtime import Array, Session
 
 
@@ -44,6 +44,15 @@ class Fake:
         if at_load:
             at_load(options)
         return FakeSession(options)
+
+
+class Adjustable(Fake):
+    """The setting `us` is how long an inference takes, whatever the model says; `us` of 0 is refused."""
+
+    def load(self, model: bytes, settings: Mapping[str, Any]) -> Session:
+        if settings.get("us") == 0:
+            raise ConfigError("setting 'us' is 0; expected more")
+        return FakeSession({**json.loads(model), **{k: v for k, v in settings.items() if k == "us"}})
 
 
 class Witness(Fake):

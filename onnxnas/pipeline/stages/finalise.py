@@ -17,6 +17,7 @@ from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
+from onnxnas.pipeline.serving import Serving
 from onnxnas.pipeline.stages.search import measurer, wanted
 from onnxnas.types import Subnet
 
@@ -174,7 +175,8 @@ def _member(
     split: str,
 ) -> Member | None:
     content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
-    found = measuring.measure(content, protocol=_protocol(line))
+    ways = Serving(line)
+    found = measuring.measure(content, protocol=_protocol(line), served=ways.of(subnet))
     line.step("measure", index, of)
     if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
         line.say(f"finalist {index}: {found.status}: {found.error}")
@@ -183,7 +185,7 @@ def _member(
     val = told["val_quality"]
     if val is None:
         val = build.quality(measuring, content, line.baseline, line.data, "val", line.metric, None)
-    cost = line.space.cost(subnet)
+    cost = line.space.cost(subnet.structure)
     names = {objective.name for objective in wanted(line)}
     others = {
         **{name: value for name, value in tails(found, found.p50.value).items() if name in names},
@@ -201,6 +203,7 @@ def _member(
         found.speedup,
         found.throughput,
         others,
+        ways.samples(subnet),
     )
 
 
@@ -215,15 +218,15 @@ def _pack(
     config = line.config
     inputs = build.feeds(line.original, line.data, min(4, line.data.val.n))
     answers = build.example(measuring, member.model, inputs, line.graph.outputs)
-    target = measuring.target
+    target = config.target.served(member.subnet.serving)
     bundle.write(
         line.run / entry["bundle"],
         member.model,
         runtime_settings={
             "runtime": config.runtime,
             "version": measuring.version,
-            "threads": config.threads,
-            "batch": config.batch,
+            "threads": target.threads,
+            "batch": target.batch,
             "settings": measure.resolve_settings(target),
             "environment": {},
         },

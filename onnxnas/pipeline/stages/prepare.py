@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import analysis, data, graph, measure, ops, space
 from onnxnas.errors import ConfigError, DataError, ModelError
-from onnxnas.pipeline import any_batch, build, files, finalists, prepared
+from onnxnas.pipeline import any_batch, build, files, finalists, prepared, serving
 from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline.check import TOLERANCE, as_it_came, difference
 from onnxnas.pipeline.line import Line
@@ -70,6 +70,7 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
     if config.runtime_settings:  # what the runtime refuses is better said before the training than after it
         with measure.Measurer(config.target, content, build.feeds(loaded, dataset, config.batch)):
             pass
+    serving.examine(config, loaded, dataset, content)
     return Source(loaded, dataset, content, notes)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxnas import measure, search
 from onnxnas.errors import EnvironmentProblem, ModelError, RunError
-from onnxnas.pipeline import budget, build, files, finalists, hints, warm
+from onnxnas.pipeline import budget, build, files, finalists, hints, serving, warm
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
@@ -85,7 +85,7 @@ def _searched(
 
     config = line.config
     trials = search.run(
-        warm.space(line),
+        serving.space(line, warm.space(line)),
         CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
         _within_reach(line),
         config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
@@ -120,6 +120,7 @@ def measurer(line: Line) -> measure.Measurer:
         timeout=config.search.timeout,
         memory_limit=config.search.memory_limit,
         seed=config.seed,
+        cores=serving.cores(config),
     )
 
 

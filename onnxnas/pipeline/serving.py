@@ -1,0 +1,96 @@
+"""How candidates are served, where `search.serving` has that searched together with their structure.
+
+    search:
+      serving: {threads: [1, 2], batch: [1, 8], allow_spinning: [true, false]}
+
+The target's own value is always among the choices of each. The baseline stays on the target itself: gains are told
+against what there is today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxnas import measure, search
+from onnxnas.errors import ConfigError
+from onnxnas.pipeline import build
+from onnxnas.pipeline.config import nearest
+
+if TYPE_CHECKING:
+    from onnxnas.data import DataSet
+    from onnxnas.graph import Graph
+    from onnxnas.pipeline.config import Config
+    from onnxnas.pipeline.line import Line
+    from onnxnas.types import Subnet
+
+
+def choices(config: Config) -> Mapping[str, Sequence[Any]]:
+    """By what is chosen: the target's own value, then the others. Raises ConfigError for what it does not have."""
+    target = config.target
+    own = {"threads": target.threads, "batch": target.batch, **measure.resolve_settings(target)}
+    found: dict[str, Sequence[Any]] = {}
+    for name, values in config.search.serving.items():
+        if name not in own:
+            raise ConfigError(
+                f"search.serving: {target.runtime} has no '{name}' here{nearest(name, own)}; there are threads, batch, "
+                "the runtime's settings, and what runtime_settings says"
+            )
+        found[name] = (own[name], *(v for v in dict.fromkeys(values) if v != own[name]))
+    cores = len(measure.available_cores())
+    if (most := max(found.get("threads", [1]))) > cores:
+        raise ConfigError(f"search.serving: got {most} threads; this process may use {cores} cores")
+    return found
+
+
+def cores(config: Config) -> tuple[int, ...] | None:
+    """Those of the measuring process, when some candidates need more than the target; None: the target's."""
+    threads = config.search.serving.get("threads", ())
+    most = max((config.threads, *threads))
+    return measure.pick_cores(most) if most > config.threads else None
+
+
+def space(line: Line, whole: search.Space) -> search.Space:
+    """The space `whole` with the ways of serving, if these are searched."""
+    found = choices(line.config)
+    return search.ServedSpace(whole, found) if found else whole
+
+
+def examine(config: Config, original: Graph, dataset: DataSet, content: bytes) -> None:
+    """Serve the user's model in each of the ways. Raises ConfigError for one that the runtime refuses."""
+    found = choices(config)
+    if not found:
+        return
+    feeds = build.feeds(original, dataset, config.batch)
+    with measure.Measurer(config.target, content, feeds, noise_floor=0.0, cores=cores(config)) as measuring:
+        for name, values in found.items():
+            for value in values[1:]:
+                target = config.target.served({name: value})
+                served = measure.Served(target, build.feeds(original, dataset, target.batch))
+                outcome = measuring.measure(content, served=served)
+                if outcome.status != "ok":
+                    raise ConfigError(
+                        f"search.serving: the model cannot be served with {name} {value!r}: {outcome.error}"
+                    )
+
+
+class Serving:
+    """Of one run: what a measurement of a candidate has to know."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._feeds: dict[int, Mapping[str, Any]] = {}
+
+    def of(self, subnet: Subnet) -> measure.Served | None:
+        """None: as the target says."""
+        if not subnet.serving:
+            return None
+        target = self._line.config.target.served(subnet.serving)
+        if target.batch not in self._feeds:
+            self._feeds[target.batch] = build.feeds(self._line.original, self._line.data, target.batch)
+        return measure.Served(target, self._feeds[target.batch])
+
+    def samples(self, subnet: Subnet) -> float:
+        """How many times the samples of an inference of the baseline one of this candidate has."""
+        own = self._line.config.batch
+        return float(subnet.serving.get("batch", own)) / own

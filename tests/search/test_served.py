@@ -1,0 +1,75 @@
+"""A space whose sub-networks are also served in different ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxnas import search
+from onnxnas.search import Problem, ServedSpace
+from onnxnas.testing.algorithms import AlgorithmConformance, residual_space
+from onnxnas.types import Objective, Subnet
+
+CHOICES = {"threads": (1, 2), "batch": (1, 4, 16), "spinning": (True, False)}
+OBJECTIVES = [Objective("quality", "", maximise=True), Objective("latency_ms", "", maximise=False)]
+PLAIN = residual_space()
+SPACE = ServedSpace(PLAIN, CHOICES)
+
+
+def test_dimensions_follow_those_of_the_network() -> None:
+    own = len(PLAIN.dimensions)
+    assert [d.name for d in SPACE.dimensions[own:]] == list(CHOICES)
+    assert SPACE.size_log10 == pytest.approx(PLAIN.size_log10 + np.log10(12))
+    assert SPACE.maximal() == Subnet()
+    assert SPACE.digest != PLAIN.digest
+    assert SPACE.digest != ServedSpace(PLAIN, {**CHOICES, "batch": (1, 4)}).digest
+
+
+def test_genotypes_and_back() -> None:
+    """Every way of serving is met, and what a skipped block makes equal stays equal however it is served."""
+    rng = np.random.default_rng(0)
+    problem = Problem(SPACE, OBJECTIVES)
+    plain = Problem(PLAIN, OBJECTIVES)
+    met = set()
+    for _ in range(300):
+        subnet = SPACE.random(rng)
+        genotype = problem.encode(subnet)
+        assert SPACE.decode(genotype) == subnet
+        assert SPACE.repair(subnet) == subnet
+        assert Subnet.from_json(subnet.to_json()) == subnet
+        effective = problem.subnet(genotype)
+        assert effective.structure == plain.subnet(plain.encode(subnet.structure))
+        assert effective.serving == subnet.serving
+        met.add(tuple(subnet.serving.get(name, values[0]) for name, values in CHOICES.items()))
+    assert len(met) == 12
+
+
+def test_the_target_itself_has_the_key_of_the_network() -> None:
+    """Figures that were kept by key before there was serving are still found."""
+    subnet = PLAIN.minimal()
+    assert subnet.served({}).key() == subnet.key()
+    assert subnet.served({"threads": 2}).key() != subnet.key()
+    assert subnet.served({"threads": 2}).structure == subnet
+
+
+def test_what_others_had_and_this_has_not_is_as_the_target_says() -> None:
+    other = PLAIN.minimal().served({"threads": 8, "batch": 4, "streams": 3})
+    assert SPACE.repair(other).serving == {"batch": 4}
+    assert Problem(PLAIN, OBJECTIVES).encode(other).tolist() == PLAIN.encode(PLAIN.minimal()).tolist()
+
+
+class TestServed(AlgorithmConformance):
+    """Algorithms do not notice that some dimensions are no network's."""
+
+    algorithm = "nsga2"
+
+    def space(self) -> ServedSpace:  # type: ignore[override]
+        return SPACE
+
+    def tiny_space(self) -> ServedSpace:  # type: ignore[override]
+        few = search.ReducedSpace(PLAIN, {d.name: [0] for d in PLAIN.dimensions[3:]})
+        return ServedSpace(few, {"threads": (1, 2)})
+
+
+class TestServedAndPredicted(TestServed):
+    algorithm = "concurrent"
