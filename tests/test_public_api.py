@@ -96,4 +96,6 @@ def test_the_files_of_a_subnetwork_keep_their_keys() -> None:
     body = {"skip": ["b3"], "width": {"g4": 48}, "kernel": {"k0": [3, 3]}, "precision": {"node": "int8"}}
     subnet = types.Subnet.from_json({"model_sha256": "ab", **body})
     assert subnet.to_json() == body
-    assert {f.name for f in dataclasses.fields(types.Subnet)} == body.keys()
+    served = {**body, "serving": {"threads": 2}}  # written only where there is something to say
+    assert types.Subnet.from_json(served).to_json() == served
+    assert {f.name for f in dataclasses.fields(types.Subnet)} == served.keys()

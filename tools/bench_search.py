@@ -209,17 +209,35 @@ def popdb(table: Table, options: argparse.Namespace) -> None:
 
 
 def overhead(table: Table, options: argparse.Namespace) -> None:
-    """What a trial does besides forward passes and timed runs. Only sub-networks that were not measured before."""
-    rng = np.random.default_rng(time.time_ns())
-    problem = search.Problem(table.line.space, OBJECTIVES)
-    began = time.perf_counter()
-    while table.measured < options.held:
-        table.evaluate(problem.subnet(spread_sample(problem, rng)))
-    whole = time.perf_counter() - began
-    spent = {name: seconds / table.measured for name, seconds in table.seconds.items()}
-    rest = whole / table.measured - sum(spent.values())
-    for name, seconds in {**spent, "everything else": rest}.items():
-        print(f"{name}: {1000 * seconds:.0f} ms")
+    """What a trial does besides forward passes and timed runs; nothing is looked up."""
+    images = (options.val_limit, options.recalibration_images)
+    with Table(table.line, table.line.config.target, images, fresh=True) as fresh:
+        hints = fresh.hints()
+        began = time.perf_counter()
+        problem = search.Problem(fresh.line.space, OBJECTIVES, None, hints)
+        settings = search.SearchSettings(algorithm=options.algorithm, population=24)
+        algorithm = search.make_algorithm(problem, settings, np.random.default_rng(0))
+        thinking = 0.0
+        while fresh.measured < options.held:
+            started, glanced = time.perf_counter(), fresh.seconds["glance"]
+            batch = algorithm.ask(min(24, options.held - fresh.measured))
+            thinking += time.perf_counter() - started - (fresh.seconds["glance"] - glanced)
+            trials = [fresh.evaluate(problem.subnet(g)) for g in batch]
+            started = time.perf_counter()
+            algorithm.tell(batch, np.array([problem.minimised(t.values) for t in trials]))
+            thinking += time.perf_counter() - started
+        whole = time.perf_counter() - began - fresh.seconds["load"]
+        spent = {**fresh.seconds, "measure": fresh.seconds["measure"] - fresh.seconds["load"]}
+        spent["think"] = thinking
+        spent["everything else"] = whole - sum(spent.values())
+        outside = sum(spent[name] for name in ("cut", "load", "think", "everything else"))
+        print("| of a candidate | ms |\n| --- | --- |")
+        for name, seconds in spent.items():
+            print(f"| {name} | {1000 * seconds / fresh.measured:.0f} |")
+        print(
+            f"\n{fresh.measured} candidates by {options.algorithm}, {fresh.glanced / fresh.measured:.1f} glances each; "
+        )
+        print(f"outside of passes and timed runs: {100 * outside / whole:.1f} %")
 
 
 def _random(table: Table, count: int) -> list[Trial]:
@@ -278,7 +296,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=250, help="fronts: trials of all but NSGA-II, at most")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
-    parser.add_argument("--algorithm", default="concurrent", help="popdb: of both searches")
+    parser.add_argument("--algorithm", default="concurrent", help="popdb, overhead: of the searches")
     parser.add_argument("--val-limit", type=int, default=1000, help="validation samples for each sub-network")
     parser.add_argument("--recalibration-images", type=int, default=256, help="for its statistics")
     parser.add_argument("--samples", type=int, default=200)

@@ -19,11 +19,14 @@ from onnxnas.types import Subnet, Trial
 class Table:
     """The figures of sub-networks for one target, each measured once and kept in a file.
 
-    Latency is told as in a search: relative to the user's model, which is measured in turns with it.
+    Latency is told as in a search: relative to the user's model, which is measured in turns with it. A `fresh` one
+    knows nothing from before, keeps nothing, and also tells what loading a session takes (`seconds["load"]`).
     """
 
-    def __init__(self, line: Line, target: measure.Target, images: tuple[int, int]) -> None:
-        self.line = line
+    def __init__(
+        self, line: Line, target: measure.Target, images: tuple[int, int], *, fresh: bool = False
+    ) -> None:
+        self.line, self._fresh, self._feeds = line, fresh, build.feeds(line.original, line.data, target.batch)
         self.column = f"latency_ms {target.runtime} {target.threads} {target.batch}"
         val_limit, recalibration = images
         self._quality = f"quality {val_limit} {recalibration}"
@@ -35,10 +38,9 @@ class Table:
             line.network, line.data, "val", line.metric,
             recalibration_images=recalibration, limit=val_limit, seed=config.seed,
         )  # fmt: skip
-        feeds = build.feeds(line.original, line.data, target.batch)
         self._glances = Glances(line)
-        self._measurer = measure.Measurer(target, line.baseline, feeds, seed=config.seed)
-        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure", "glance"), 0.0)
+        self._measurer = measure.Measurer(target, line.baseline, self._feeds, seed=config.seed)
+        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure", "glance", "load"), 0.0)
         self.measured = self.glanced = 0
 
     def __enter__(self) -> Table:
@@ -98,6 +100,9 @@ class Table:
             model = build.cut(self.line.network, subnet, statistics).to_bytes()
         with self._timed("measure"):
             found = self._measurer.settled(model)
+        if self._fresh:
+            with self._timed("load"):
+                self._measurer.run(model, self._feeds)
         self.measured += 1
         if found.speedup is None:
             new[self.column] = float("nan")
@@ -113,12 +118,14 @@ class Table:
         self.seconds[name] += time.perf_counter() - began
 
     def _read(self) -> None:
-        if self._path.is_file():
+        if self._path.is_file() and not self._fresh:
             for text in self._path.read_text().splitlines():
                 body = json.loads(text)
                 self._known.setdefault(body["key"], {}).update(body["figures"])
 
     def _keep(self, key: str, figures: Mapping[str, float]) -> None:
         self._known.setdefault(key, {}).update(figures)
+        if self._fresh:
+            return
         with self._path.open("a") as stream:
             stream.write(json.dumps({"key": key, "figures": dict(figures)}) + "\n")

@@ -33,6 +33,7 @@ def test_columns_and_cells(tmp_path: Path) -> None:
     assert list(rows[0]) == [
         "number", "status", "seconds", "error", "quality", "latency", "quality_lo", "quality_hi",
         "latency_lo", "latency_hi", "macs", "params", "skip", "width", "kernel", "precision",
+            "serving",
     ]  # fmt: skip
     assert rows[0] == {
         "number": "0", "status": "ok", "seconds": "1.5", "error": "", "quality": "91.25",
