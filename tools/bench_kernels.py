@@ -21,11 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import train
-from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import trained
-from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.types import Subnet
@@ -65,9 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=2000, help="validation samples")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    run = RunDirectory(given.run)
-    run.verify("train")
-    line = Line(run, configuration.load(run / "config.yaml"), Silent())
+    line = Line.at(given.run)
+    line.run.verify("train")
     if not line.space.kernels:
         raise SystemExit(f"{given.run}: no elastic kernels in this model; see `onnxnas inspect`")
     print("| kernels at most | fewer MACs | original, cropped | super-network, cropped | super-network |")

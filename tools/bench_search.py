@@ -26,10 +26,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import measure, search
-from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.search.features import Features
 from onnxnas.search.operators import spread_sample
 from onnxnas.search.predictors import PREDICTORS, fitted, score
@@ -314,10 +311,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.macs:
         OBJECTIVES.append(Objective("macs", "MACs", maximise=False))
-    run = RunDirectory(options.run)
-    config = configuration.load(run / "config.yaml")
-    line = Line(run, config, Silent())
-    with Table(line, config.target, (options.val_limit, options.recalibration_images)) as table:
+    line = Line.at(options.run)
+    with Table(line, line.config.target, (options.val_limit, options.recalibration_images)) as table:
         COMMANDS[options.command](table, options)
 
 

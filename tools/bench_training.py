@@ -26,11 +26,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import train
-from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import files, prepared, trained
-from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.space import SearchSpace
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.types import Subnet
@@ -135,12 +132,11 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="val")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run = RunDirectory(options.run)
-    line = Line(run, configuration.load(run / "config.yaml"), Silent())
+    line = Line.at(options.run)
     found: dict[str, Any] = {}
     for name in options.variants:
         key = re.sub(r"[^a-z0-9.]+", "-", f"{name}, {options.minutes:g} min, {options.split}")
-        place = run / "bench_training" / f"{key}.json"
+        place = line.run / "bench_training" / f"{key}.json"
         if not place.is_file():
             place.parent.mkdir(exist_ok=True)
             files.write_json(place, compare(line, VARIANTS[name], options.minutes, options.split))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from onnxnas.space import SearchSpace
 
 
-RECALIBRATION_IMAGES = 4096
 _KEYS = frozenset({"model_sha256", "skip", "width", "kernel", "precision", "serving"})
 
 
@@ -102,23 +101,10 @@ def choose(subnet: str | Subnet | Mapping[str, Any], space: SearchSpace) -> Subn
 
 def _trained(path: Path, subnet: str | Subnet | Mapping[str, Any]) -> ModelProto:
     """One sub-network of a run with its trained weights, BatchNorm statistics counted from the run's data."""
-    from onnxnas import train
-    from onnxnas.pipeline import config
-    from onnxnas.pipeline.events import Silent
+    from onnxnas.pipeline import finalists
     from onnxnas.pipeline.line import Line
-    from onnxnas.pipeline.run_dir import RunDirectory
 
-    run = RunDirectory(path)
-    run.require()
-    line = Line(run, config.load(run / "config.yaml"), Silent())
+    line = Line.at(path)
     chosen = choose(subnet, line.space)
-    judge = train.Judge(
-        line.network,
-        line.data,
-        "val",
-        line.metric,
-        recalibration_images=RECALIBRATION_IMAGES,
-        seed=line.config.seed,
-    )
-    edits = line.network.export_edits(chosen, judge.statistics(chosen))
+    edits = line.network.export_edits(chosen, finalists.judge(line).statistics(chosen))
     return graph.rewrite(line.graph, edits)

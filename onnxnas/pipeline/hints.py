@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onnxnas.pipeline import files
-from onnxnas.pipeline.glances import Glances
 from onnxnas.pipeline.layer_table import Known, LayerTable
 from onnxnas.pipeline.objectives import MEASURED, OBJECTIVES
 from onnxnas.search import LOOKS, PREDICTING, Hint
@@ -48,8 +47,7 @@ def hints(line: Line) -> Mapping[str, Hint]:
     known = files.read_json(place)["ms"] if place.is_file() else None
     found = dict(told(line.space, known))
     if glances(line):
-        seen = Glances(line)
-        found["quality"] = Hint(lambda subnet: -seen.loss(subnet.structure), costly=True)
+        found["quality"] = Hint(lambda subnet: -line.glances.loss(subnet.structure), costly=True)
     return found
 
 
@@ -63,10 +61,9 @@ def seconds_of_glances(line: Line, subnet: Subnet) -> float:
     """What glancing takes for each candidate that is judged, timed at this sub-network."""
     if not glances(line):
         return 0.0
-    seen = Glances(line)
-    seen.loss(Subnet())  # loads what has to be loaded
+    line.glances.loss(Subnet())  # loads what has to be loaded
     began = time.perf_counter()
-    seen.loss(subnet)
+    line.glances.loss(subnet)
     return LOOKS * (time.perf_counter() - began)
 
 

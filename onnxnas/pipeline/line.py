@@ -11,17 +11,21 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxnas.errors import RunError
+from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import files, prepared
+from onnxnas.pipeline.events import Silent
+from onnxnas.pipeline.run_dir import RunDirectory
 
 if TYPE_CHECKING:
     from onnxnas.data import DataSet, Metric
     from onnxnas.graph import Graph
     from onnxnas.pipeline.config import Config
     from onnxnas.pipeline.events import Reporter
-    from onnxnas.pipeline.run_dir import RunDirectory
+    from onnxnas.pipeline.glances import Glances
     from onnxnas.space import SearchSpace
     from onnxnas.supernet import SuperNetwork
 
@@ -48,6 +52,13 @@ class Line:
             self.__dict__["original"] = original
         if data is not None:
             self.__dict__["data"] = data
+
+    @classmethod
+    def at(cls, path: str | Path, reporter: Reporter | None = None) -> Line:
+        """The run in this directory, as it was begun. Raises RunError, ConfigError."""
+        run = RunDirectory(path)
+        run.require()
+        return cls(run, configuration.load(run / "config.yaml"), reporter or Silent())
 
     def say(self, text: str) -> None:
         """One line to the user and to log.txt."""
@@ -132,6 +143,13 @@ class Line:
     def finishing(self) -> DataSet:
         """The data that finalists are fine-tuned on, see `finalise.samples`. Raises DataError."""
         return self.data.with_validation() if self.config.finalise.samples == "all" else self.data
+
+    @cached_property
+    def glances(self) -> Glances:
+        """Glances at candidates of the search, kept in RUN."""
+        from onnxnas.pipeline.glances import Glances
+
+        return Glances(self)
 
     @cached_property
     def metric(self) -> Metric:

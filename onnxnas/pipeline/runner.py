@@ -86,7 +86,7 @@ def proceed(
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)
-        return _work(_line(run, reporter), stage)
+        return _work(Line.at(run.path, reporter), stage)
 
 
 def finish(
@@ -128,7 +128,7 @@ def finish(
             configuration.save(config, run / "config.yaml")
         if trials:
             chosen.name(run, trials)
-        return _work(_line(run, reporter), "finalise")
+        return _work(Line.at(run.path, reporter), "finalise")
 
 
 def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
     run = RunDirectory(path)
     run.require()
     with _interruptible(run):
-        return {"schema": 1, "run": str(run.path), **search.join(_line(run, reporter))}
+        return {"schema": 1, "run": str(run.path), **search.join(Line.at(run.path, reporter))}
 
 
 def _found(path: str | Path) -> tuple[RunDirectory, dict[str, Any] | None]:
@@ -150,10 +150,6 @@ def _found(path: str | Path) -> tuple[RunDirectory, dict[str, Any] | None]:
     if rank == 0:
         return run, None
     return run, attend(configuration.load(run / "config.yaml").device, rank, size)
-
-
-def _line(run: RunDirectory, reporter: Reporter | None) -> Line:
-    return Line(run, configuration.load(run / "config.yaml"), reporter or Silent())
 
 
 def _work(line: Line, last: str | None) -> dict[str, Any]:

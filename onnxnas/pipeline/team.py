@@ -107,15 +107,12 @@ class Team:
 
 def attend(device: str, rank: int, size: int) -> dict[str, Any]:
     """What a launched process other than the first does: trains with it, then is done."""
-    from onnxnas.pipeline import config as configuration
-    from onnxnas.pipeline.events import Silent
     from onnxnas.pipeline.line import Line
-    from onnxnas.pipeline.run_dir import RunDirectory
 
     with train.joined(rank, size, LAUNCHED, train.chosen_device(device)) as group:
-        run = RunDirectory(group.hear()["run"])
-        follow(group, Line(run, configuration.load(run / "config.yaml"), Silent()))
-    return {"schema": 1, "run": str(run.path), "stage": "train", "rank": rank}
+        line = Line.at(group.hear()["run"])
+        follow(group, line)
+    return {"schema": 1, "run": str(line.run.path), "stage": "train", "rank": rank}
 
 
 def follow(group: train.Group, line: Line) -> None:

@@ -24,11 +24,9 @@ from typing import Any
 
 from onnxnas import train
 from onnxnas.errors import OnnxnasError
-from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import finalists, team
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.memory import keep_freed
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.types import Subnet
 
 Row = Mapping[str, Any]
@@ -83,8 +81,7 @@ def main(path: str) -> None:
 
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(requests,), daemon=True).start()
-    run = RunDirectory(path)
-    line = Line(run, configuration.load(run / "config.yaml"), _Telling(send))
+    line = Line.at(path, _Telling(send))
     while True:
         request = requests.get()
         try:

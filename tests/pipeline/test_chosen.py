@@ -19,7 +19,6 @@ from onnxnas.pipeline import config as configuration
 from onnxnas.pipeline import finalists
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.types import Objective, Subnet, Trial
 from tests.pipeline import tiny
 
@@ -59,7 +58,7 @@ def test_a_number_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str
 
 def test_lucky_candidates_are_found_out(run: Path) -> None:
     """Of candidates whose quality in the search was luck, the one is chosen that is good on all samples."""
-    line = Line(RunDirectory(run), configuration.load(run / "config.yaml"), Silent())
+    line = Line.at(run)
     config, data = line.config, line.data
     judge = train.Judge(line.network, data, "val", line.metric, recalibration_images=64, seed=config.seed)
     truth: dict[float, Subnet] = {}
@@ -147,7 +146,7 @@ def test_settings_of_this_stage_alone(run: Path, tmp_path: Path, capsys: pytest.
 
 def test_validation_samples_may_be_trained_on_in_the_end(run: Path, tmp_path: Path) -> None:
     """Only where others are left to judge by; then finalists see them, and the result says so."""
-    line = Line(RunDirectory(run), configuration.load(run / "config.yaml"), Silent())
+    line = Line.at(run)
     if line.data.test is None:
         with pytest.raises(DataError, match="got no test samples"):
             line.data.with_validation()

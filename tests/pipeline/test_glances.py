@@ -101,7 +101,7 @@ def test_what_is_no_number_is_remembered(
 
 def test_whoever_is_first_is_right(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that look at the same candidate at the same time, and see different figures, keep one."""
-    line = Line(RunDirectory(finished), config.load(finished / "config.yaml"), Silent())
+    line = Line.at(finished)
     here, there = Glances(line), Glances(line)
     subnet = Subnet(skip=frozenset({"seen by two"}))
 

@@ -86,7 +86,7 @@ def test_result_document(tiny_run: Path, tiny_files: Path) -> None:
 def test_reported_quality_is_the_bundles(tiny_run: Path, tiny_files: Path) -> None:
     """Counted again by hand, in ONNX Runtime, from the files that are handed off."""
     body = json.loads((tiny_run / "result.json").read_text())
-    line = Line(runner.RunDirectory(tiny_run), config.load(tiny_run / "config.yaml"), runner.Silent())
+    line = Line.at(tiny_run)
     val = line.data.val
     for entry in body["pareto"]:
         session = onnxruntime.InferenceSession(str(tiny_run / entry["bundle"] / "model.onnx"))

@@ -18,9 +18,7 @@ import torch
 
 from onnxnas.errors import EnvironmentProblem
 from onnxnas.pipeline import config, runner, team, trained
-from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.train import chosen_device, load_weights
 from tests.pipeline import tiny
 from tests.pipeline.test_optimize import settings
@@ -79,7 +77,7 @@ def test_a_launcher_starts_the_same_command_twice(
 
 
 def test_a_process_that_dies_is_reported(tiny_run: Path) -> None:
-    line = Line(RunDirectory(tiny_run), config.load(tiny_run / "config.yaml"), Silent())
+    line = Line.at(tiny_run)
     with team.Team(line, 2) as two:
         (other,) = [p for p in psutil.Process().children() if "onnxnas.pipeline.worker" in p.cmdline()]
         other.send_signal(signal.SIGKILL)
@@ -89,7 +87,7 @@ def test_a_process_that_dies_is_reported(tiny_run: Path) -> None:
 
 
 def test_sizes_worth_trying(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = Line(RunDirectory(tiny_run), config.load(tiny_run / "config.yaml"), Silent())
+    line = Line.at(tiny_run)
     monkeypatch.setattr("onnxnas.measure.available_cores", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(team, "fitting_memory", lambda: 8)
 

@@ -19,7 +19,7 @@ def test_columns_and_cells(tmp_path: Path) -> None:
     trials = [
         Trial(
             0,
-            Subnet(frozenset({"b1"}), {"g0": 2}, {"k0": (3, 3)}),
+            Subnet(frozenset({"b1"}), {"g0": 2}, {"k0": (3, 3)}, serving={"threads": 2}),
             "ok",
             {"quality": 91.25, "latency": 0.1 + 0.2},
             {"latency": Measurement(0.3, 0.25, 0.35, 9, "ms")},
@@ -33,17 +33,26 @@ def test_columns_and_cells(tmp_path: Path) -> None:
     assert list(rows[0]) == [
         "number", "status", "seconds", "error", "quality", "latency", "quality_lo", "quality_hi",
         "latency_lo", "latency_hi", "macs", "params", "skip", "width", "kernel", "precision",
-            "serving",
+        "serving",
     ]  # fmt: skip
     assert rows[0] == {
         "number": "0", "status": "ok", "seconds": "1.5", "error": "", "quality": "91.25",
         "latency": "0.30000000000000004", "quality_lo": "", "quality_hi": "", "latency_lo": "0.25",
         "latency_hi": "0.35", "macs": "1800", "params": "18", "skip": '["b1"]', "width": '{"g0": 2}',
-        "kernel": '{"k0": [3, 3]}', "precision": "{}",
+        "kernel": '{"k0": [3, 3]}', "precision": "{}", "serving": '{"threads": 2}',
     }  # fmt: skip
     assert rows[1]["error"] == 'signal 11, "x"\nline 2'
     assert rows[1]["quality"] == ""
     assert rows[1]["macs"] == "2000"
+    read, _ = read_trials_csv(path, NETWORK)
+    assert read.subnet == trials[0].subnet
+    # a table of before there was serving
+    old = (
+        path.read_text().replace(",serving", "").replace(',"{""threads"": 2}"', "").replace("{},{}\n", "{}\n")
+    )
+    path.write_text(old)
+    read, _ = read_trials_csv(path, NETWORK)
+    assert read.subnet == trials[0].subnet.structure
 
 
 def test_round_trip(tmp_path: Path) -> None:
