@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -112,7 +113,8 @@ class DataSet:
                 "training on the validation samples too leaves none to judge by: got no test samples; give some, or "
                 "set finalise.samples to 'train'"
             )
-        return replace(self, train=self.train.joined(self.val))
+        digest = hashlib.sha256(f"{self.digest} and validation".encode()).hexdigest()
+        return replace(self, train=self.train.joined(self.val), digest=digest)
 
 
 def crop_padding(height: int, width: int) -> int:

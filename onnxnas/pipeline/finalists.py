@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-LESSONS = "finalists/lessons"
+LESSONS = "lessons"
 STARTS = "starts"  # finalists of an earlier fine-tuning, to be taken further, NN.onnx
 TRAINABLE = "trainable.onnx"  # a finalist with its BatchNormalization
 MOST_KEPT = 1 << 30  # bytes of the teacher's answers
@@ -205,6 +207,14 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
     }
 
 
+def lessons(line: Line) -> train.Lessons:
+    """What the original says of the batches of this run, kept for whatever is fine-tuned on the same ones."""
+    settings = line.config.train
+    what = [line.finishing.digest, line.config.seed, settings.batch_size, settings.augment]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return train.Lessons(line.run / LESSONS / name)
+
+
 def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
     """For how many epochs the teacher's answers are kept for `pieces` finalists: for all, or for none.
 
@@ -220,10 +230,10 @@ def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
 
 def teach(line: Line, epoch: int, epochs: int) -> None:
     """Write what the teacher says of the batches of one epoch, of so many, unless that is done."""
-    lessons = train.Lessons(line.run / LESSONS)
-    if not lessons.has(epoch):
+    kept = lessons(line)
+    if not kept.has(epoch):
         chosen = settings(line, 1.0)
-        lessons.teach(teacher(line), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
+        kept.teach(teacher(line), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
     line.step("answers of the original", epoch + 1, epochs)
 
 
@@ -252,7 +262,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             line.finishing,
             settings(line, epochs, limit),
             teacher=teacher(line),
-            lessons=train.Lessons(line.run / LESSONS),
+            lessons=lessons(line),
             directory=place,
             seed=line.config.seed,
             metric=line.metric,

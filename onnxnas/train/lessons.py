@@ -9,6 +9,8 @@ and consistent, 2022.
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import time
 from pathlib import Path
 
@@ -52,6 +54,17 @@ class Lessons:
     def has(self, epoch: int) -> bool:
         """Whether the file of this epoch is there."""
         return self.directory is not None and self._path(epoch).is_file()
+
+    def known(self) -> int:
+        """How many epochs are there, from the first on."""
+        return next(epoch for epoch in itertools.count() if not self.has(epoch))
+
+    def forget_others(self) -> None:
+        """Remove what lies beside this directory: answers about other batches."""
+        if self.directory is not None and self.directory.parent.is_dir():
+            for other in self.directory.parent.iterdir():
+                if other != self.directory:
+                    shutil.rmtree(other)
 
     def teach(
         self,

@@ -86,11 +86,14 @@ def test_finalists_taken_further_begin_where_they_were(run: Path, tmp_path: Path
     before = json.loads((run / "result.json").read_text())
     models = {name: (run / "finalists" / name / "model.onnx") for name in ("01", "02")}
     weights = {name: _weights(path) for name, path in models.items()}
+    answers = {path: path.stat().st_mtime_ns for path in run.glob("lessons/*/*")}
+    assert answers
     changes = tmp_path / "finalise.yaml"
     changes.write_text("finalise: {lr: 1.0e-12, samples: train}\n")
     assert main(["finalise", str(run), "--further", "--config", str(changes)]) == 0
     after = json.loads((run / "result.json").read_text())
     assert after["seconds"]["finalise"] > before["seconds"]["finalise"]
+    assert {path: path.stat().st_mtime_ns for path in run.glob("lessons/*/*")} == answers  # not asked again
     for name, path in models.items():
         again = _weights(path)
         assert again.keys() == weights[name].keys()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, chosen, files, finalists, results
-from onnxnas.pipeline.crew import Crew, fitting, makespan
+from onnxnas.pipeline.crew import Crew, fitting
+from onnxnas.pipeline.epochs import fitting as fitting_epochs
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
@@ -94,27 +95,34 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
         if plan is None:
             plan = line.run.decide("finalise", _plan(line, subnets, crew))
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
-        line.say(
-            f"finalise: {len(subnets)} finalists, {plan['epochs']:g} epochs of fine-tuning each{at_once}"
-        )
-        taught = plan.get("lessons", 0)
+        line.say(f"finalise: {len(subnets)} finalists, {_in_words(plan['epochs'])} of fine-tuning{at_once}")
+        finalists.lessons(line).forget_others()
+        taught = plan["lessons"]
         crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
         requests = [
-            {"do": "tune", "subnet": body, "index": index, "epochs": plan["epochs"], "limit": limit}
-            for index, (body, limit) in enumerate(zip(plan["subnets"], plan["limits"], strict=True), 1)
+            {"do": "tune", "subnet": body, "index": index, "epochs": epochs, "limit": limit}
+            for index, (body, epochs, limit) in enumerate(
+                zip(plan["subnets"], plan["epochs"], plan["limits"], strict=True), 1
+            )
         ]
         told = crew.map(requests)
-    shutil.rmtree(line.run / finalists.LESSONS, ignore_errors=True)
     return subnets, told
 
 
+def _in_words(epochs: Sequence[float]) -> str:
+    if len(set(epochs)) == 1:
+        return f"{epochs[0]:g} epochs each"
+    return f"{', '.join(f'{one:g}' for one in epochs)} epochs"
+
+
 def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
+    """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}."""
     config = line.config.finalise
     subnets = [subnet.to_json() for subnet in finals]
-    epochs = float(config.epochs)
+    epochs = [float(config.epochs)] * len(subnets)
     limits: list[float | None] = [None] * len(subnets)
     seconds = config.max_seconds or budget.allowance(line, "finalise")
-    if seconds is not None and epochs > 0:
+    if seconds is not None and config.epochs > 0:
         began = time.perf_counter()
         rates = crew.map([{"do": "speed", "subnet": subnet} for subnet in subnets])
         count = line.finishing.train.n
@@ -122,15 +130,17 @@ def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
         asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
         measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
-        shared = min(epochs, left / (makespan(each, crew.size) + float(np.mean(asking)) / crew.size))
-        if finalists.kept_epochs(line, shared, len(subnets)):
-            epochs = round(shared, 2)
-        else:
+        known = finalists.lessons(line).known()
+        told = float(np.mean(asking)) / crew.size
+        epochs = fitting_epochs(each, crew.size, left, config.epochs, asking=told, known=known)
+        if not finalists.kept_epochs(line, max(epochs), len(subnets)):
             each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
-            epochs = min(epochs, round(left / makespan(each, crew.size), 2))
-        limits = [max(0.1, round(budget.PATIENCE * epochs * one, 1)) for one in each]
-    lessons = finalists.kept_epochs(line, epochs, len(subnets))
-    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": lessons}
+            epochs = fitting_epochs(each, crew.size, left, config.epochs)
+        limits = [
+            max(0.1, round(budget.PATIENCE * one * own, 1)) for one, own in zip(epochs, each, strict=True)
+        ]
+    kept = finalists.kept_epochs(line, max(epochs), len(subnets))
+    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": kept}
 
 
 def _seen_before(line: Line, quality: float) -> list[str]:
