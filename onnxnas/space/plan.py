@@ -5,6 +5,7 @@ One plan serves the rewriters and the super-network in torch, so that they canno
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -87,11 +88,6 @@ class KeptView:
                 sizes[axis] = left.size
         return tuple(sizes)
 
-    def sizes(self, axes: Sequence[NDArray[np.int64]], kernels: Sequence[str]) -> tuple[object, ...]:
-        """How many units are left of each axis, and the kernels of these tensors; for use as a key."""
-        left = (self.indices(units) for units in axes)
-        return (*(None if i is None else i.size for i in left), *(self._kernels.get(k) for k in kernels))
-
     def constant(self, tensor: str) -> NDArray[Any] | None:
         return self._graph.initializers.get(tensor)
 
@@ -109,7 +105,7 @@ class Planner:
         self._groups = {g.id: g for g in groups}
         self._kernels = {k.id: k for k in kernels}
         self._order = order
-        self._layers: dict[tuple[str, tuple[object, ...]], Layer] = {}
+        self._layers: dict[tuple[object, ...], Layer] = {}
 
     @cached_property
     def _specs(self) -> dict[str, OpSpec]:
@@ -152,23 +148,38 @@ class Planner:
         )
 
     @cached_property
-    def _follows(self) -> dict[str, tuple[tuple[NDArray[np.int64], ...], tuple[str, ...]]]:
-        """By layer, all that its shapes follow: units of axes, and tensors that may be cropped kernels."""
-        found = {}
-        cropped = {self.graph.node(k.node).inputs[1] for k in self._kernels.values()}
+    def _follows(self) -> tuple[tuple[Node, tuple[str, ...], tuple[str, ...]], ...]:
+        """Every layer with all that its shapes follow: width groups, and elastic kernels, by name."""
+        owner = np.full(self._labels.count + 1, -1)  # a unit is of one group at most
+        for place, group in enumerate(self._groups.values()):
+            owner[group.units] = place
+        names = tuple(self._groups)
+        met: dict[int, frozenset[int]] = {}  # by the units' identity
+        read = {self.graph.node(kernel.node).inputs[1]: name for name, kernel in self._kernels.items()}
+        found = []
         for node in self._counted:
             tensors = (*node.inputs, *node.outputs)
-            units = {id(u): u for tensor in tensors for u in self._axes.get(tensor, {}).values()}
-            found[node.name] = (tuple(units.values()), tuple(t for t in tensors if t in cropped))
-        return found
+            groups: set[int] = set()
+            for units in (u for tensor in tensors for u in self._axes.get(tensor, {}).values()):
+                if id(units) not in met:
+                    met[id(units)] = frozenset(np.unique(owner[units]).tolist()) - {-1}
+                groups |= met[id(units)]
+            kernels = tuple(dict.fromkeys(read[tensor] for tensor in tensors if tensor in read))
+            found.append((node, tuple(names[g] for g in sorted(groups)), kernels))
+        return tuple(found)
 
-    def _layer(self, node: Node, view: KeptView) -> Layer:
-        """Worked out once for all sub-networks that leave this layer the same sizes."""
-        key = (node.name, view.sizes(*self._follows[node.name]))
-        if key not in self._layers:
-            shapes = tuple(view.kept_shape(tensor) for tensor in node.inputs)
-            self._layers[key] = (shapes, self._specs[node.name].macs(node, view.kept_shape))
-        return self._layers[key]
+    def _left(self, subnet: Subnet) -> Iterator[tuple[int, Node, Layer]]:
+        """The layers that are left, by number; each worked out once for all sub-networks of the same sizes there."""
+        dead, view = self.dead(subnet), None
+        for number, (node, groups, kernels) in enumerate(self._follows):
+            if node.name in dead:
+                continue
+            key = (node.name, tuple(map(subnet.width.get, groups)), tuple(map(subnet.kernel.get, kernels)))
+            if key not in self._layers:
+                view = view or self.view(subnet)
+                shapes = tuple(view.kept_shape(tensor) for tensor in node.inputs)
+                self._layers[key] = (shapes, self._specs[node.name].macs(node, view.kept_shape))
+            yield number, node, self._layers[key]
 
     def dead(self, subnet: Subnet) -> frozenset[str]:
         """Names of the nodes inside skipped blocks."""
@@ -205,31 +216,28 @@ class Planner:
 
     def cost(self, subnet: Subnet) -> Cost:
         """Counted from the shapes that are left. Weights shared by several nodes count once."""
-        dead, view = self.dead(subnet), self.view(subnet)
         macs = 0
         weights: dict[str, int] = {}
-        for node in self._counted:
-            if node.name in dead:
-                continue
-            macs += self._layer(node, view)[1]
+        for _, node, (shapes, count) in self._left(subnet):
+            macs += count
             if node.op_type in COUNTED:
-                for tensor in node.inputs[COUNTED[node.op_type]]:
+                span = COUNTED[node.op_type]
+                for tensor, shape in zip(node.inputs[span], shapes[span], strict=True):
                     if tensor in self.graph.initializers:
-                        weights[tensor] = int(np.prod(view.kept_shape(tensor) or ()))
+                        weights[tensor] = math.prod(shape or ())
         return Cost(macs, sum(weights.values()))
 
     def profile(self, subnet: Subnet) -> NDArray[np.float64]:
         """Multiply-accumulates of every layer that has any (l,), 0 in skipped blocks."""
-        dead, view = self.dead(subnet), self.view(subnet)
-        counts = (0 if n.name in dead else self._layer(n, view)[1] for n in self._counted)
-        return np.fromiter(counts, np.float64)
+        counts = np.zeros(len(self._follows))
+        for number, _, (_, count) in self._left(subnet):
+            counts[number] = count
+        return counts
 
     def layers(self, subnet: Subnet) -> Iterator[tuple[str, tuple[Shape | None, ...], int]]:
         """(node, the shapes of its inputs, multiply-accumulates) of every layer that has any and is left."""
-        dead, view = self.dead(subnet), self.view(subnet)
-        for node in self._counted:
-            if node.name not in dead:
-                yield node.name, *self._layer(node, view)
+        for _, node, layer in self._left(subnet):
+            yield node.name, *layer
 
     def block_costs(self) -> dict[str, Cost]:
         """What each block costs in the original: the difference that skipping it alone makes. Linear in the graph."""
