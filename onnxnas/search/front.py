@@ -7,6 +7,7 @@ each other: both stay.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,16 +112,27 @@ def hypervolume(rows: Rows, frame: Frame) -> float:
 
 
 def most_volume(rows: Rows, count: int, frame: Frame, start: Rows | None = None) -> list[int]:
-    """Which `count` of n rows (n x m) to take: each enlarges the hypervolume of `start` and those before it most."""
+    """Which `count` of n rows (n x m) to take: each enlarges the hypervolume of `start` and those before it most.
+
+    What a row adds never grows while others are taken, so that what it added before is a bound, and only rows whose
+    bound is the largest have to be looked at again. (Minoux, 1978: the accelerated greedy algorithm.)
+    """
     held = np.empty((0, rows.shape[1])) if start is None else start[non_dominated(start)]
-    left = list(range(len(rows)))
+    whole = hypervolume(held, frame)
+    bounds = [(-np.inf, i) for i in range(len(rows))]  # less is more; of equal ones the first
+    added = dict.fromkeys(range(len(rows)), -1)  # after how many taken its bound was worked out
     taken: list[int] = []
-    while left and len(taken) < count:
-        best = max(left, key=lambda i: hypervolume(np.vstack([held, rows[i]]), frame))
-        taken.append(best)
-        left.remove(best)
-        held = np.vstack([held, rows[best]])
+    while bounds and len(taken) < count:
+        _, i = heapq.heappop(bounds)
+        if added[i] < len(taken):
+            added[i] = len(taken)
+            more = hypervolume(np.vstack([held, rows[i]]), frame) - whole
+            heapq.heappush(bounds, (-round(more, 12), i))  # beyond that is rounding
+            continue
+        taken.append(i)
+        held = np.vstack([held, rows[i]])
         held = held[non_dominated(held)]
+        whole = hypervolume(held, frame)
     return taken
 
 

@@ -12,6 +12,7 @@ from onnxnas.search import (
     feasible,
     hypervolume,
     knee,
+    most_volume,
     non_dominated,
     overlap,
     pareto,
@@ -95,6 +96,23 @@ def test_hypervolume_does_not_change_with_units() -> None:
 
 def test_hypervolume_of_nothing_is_zero() -> None:
     assert hypervolume(np.zeros((0, 2)), Frame((0.0, 0.0), (1.0, 1.0))) == 0.0
+
+
+@given(small_rows, st.integers(1, 6), st.integers(0, 4))
+@settings(deadline=None)
+def test_most_volume_takes_what_adds_most_each_time(points: list[list[int]], count: int, held: int) -> None:
+    """By looking at all that are left, every time; of equal ones it is the first."""
+    rows = np.array(points, dtype=float)
+    m = rows.shape[1]
+    frame = Frame((0.0,) * m, (4.5,) * m)
+    start, rows = rows[:held], rows[held:]
+    taken = most_volume(rows, count, frame, start if held else None)
+    assert len(taken) == len(set(taken)) == min(count, len(rows))
+    for place, chosen in enumerate(taken):
+        base = np.concatenate([start, rows[taken[:place]]])
+        left = [i for i in range(len(rows)) if i not in taken[:place]]
+        added = {i: round(hypervolume(np.vstack([base, rows[i]]), frame), 9) for i in left}
+        assert chosen == max(left, key=lambda i: (added[i], -i))
 
 
 def test_frame_is_the_box_around_successes_and_never_flat() -> None:
