@@ -125,6 +125,26 @@ def fronts(table: Table, options: argparse.Namespace) -> None:
         reached = np.flatnonzero(rows.mean(axis=0) >= goal)
         print(f"| {name} | {' | '.join(cells)} | {reached[0] + 1 if len(reached) else 'not'} |")
     _draw(curves, options.figure)
+    if options.again:
+        _again(table, found, scale, options)
+
+
+def _again(
+    table: Table, found: Mapping[str, list[list[Trial]]], scale: search.Frame, options: argparse.Namespace
+) -> None:
+    """The fronts by a second measurement of their members: the best of many are in part those that were lucky."""
+    images = (options.val_limit, options.recalibration_images)
+    print("\n| algorithm | measured | its front, as measured | the same, measured again |")
+    print("| --- | --- | --- | --- |")
+    with Table(table.line, table.line.config.target, images, again=True) as other:
+        for name, runs in found.items():
+            before, after = [], []
+            for trials in runs:
+                front = search.pareto(trials, OBJECTIVES)
+                before.append(curve(front, scale)[-1])
+                after.append(curve([other.evaluate(t.subnet) for t in front], scale)[-1])
+            cells = (f"{np.mean(v):.4f} ± {np.std(v, ddof=min(1, len(v) - 1)):.4f}" for v in (before, after))
+            print(f"| {name} | {min(map(len, runs))} | {' | '.join(cells)} |")
 
 
 def predictors(table: Table, options: argparse.Namespace) -> None:
@@ -306,6 +326,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--no-hints", action="store_true", help="fronts: predict latency without layers")
     parser.add_argument("--no-glances", action="store_true", help="fronts: predict quality without glances")
+    parser.add_argument("--again", action="store_true", help="fronts: measure their members a second time")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--macs", action="store_true", help="a third objective")
     options = parser.parse_args()

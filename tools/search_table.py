@@ -20,14 +20,23 @@ class Table:
     """The figures of sub-networks for one target, each measured once and kept in a file.
 
     Latency is told as in a search: relative to the user's model, which is measured in turns with it. A `fresh` one
-    knows nothing from before, keeps nothing, and also tells what loading a session takes (`seconds["load"]`).
+    knows nothing from before, keeps nothing, and also tells what loading a session takes (`seconds["load"]`). One that
+    measures `again` has latencies of its own.
     """
 
     def __init__(
-        self, line: Line, target: measure.Target, images: tuple[int, int], *, fresh: bool = False
+        self,
+        line: Line,
+        target: measure.Target,
+        images: tuple[int, int],
+        *,
+        fresh: bool = False,
+        again: bool = False,
     ) -> None:
         self.line, self._fresh, self._feeds = line, fresh, build.feeds(line.original, line.data, target.batch)
-        self.column = f"latency_ms {target.runtime} {target.threads} {target.batch}"
+        self.column = (
+            f"latency_ms {target.runtime} {target.threads} {target.batch}{' again' if again else ''}"
+        )
         val_limit, recalibration = images
         self._quality = f"quality {val_limit} {recalibration}"
         self._path = line.run / "bench_search.jsonl"
