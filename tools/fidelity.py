@@ -6,6 +6,8 @@ worth as it is cut out of the file, without training:
 
     onnxnas extract original.onnx --subnet subnet.json -o cut.onnx
     python tools/fidelity.py original.onnx cut.onnx --data data.yaml
+
+With --labels, OTHER is judged by the labels of DATA instead, which the run that made it need not have had.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def answer(session: onnxruntime.InferenceSession, x: dict[str, NDArray[np.generi
     return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
 
-def fidelity(original: Path, other: Path, source: Path, name: str | None = None) -> tuple[float, str, int]:
+def fidelity(
+    original: Path, other: Path, source: Path, name: str | None = None, *, labels: bool = False
+) -> tuple[float, str, int]:
     """(quality, the metric's name and unit, samples); by the metric `name`, by default that of the data."""
     loaded = graph.load(original)
     found = data.load(
@@ -45,8 +49,11 @@ def fidelity(original: Path, other: Path, source: Path, name: str | None = None)
     options.intra_op_num_threads = 1
     sessions = [onnxruntime.InferenceSession(path, options) for path in (other, original)]
     split = found.test or found.val
-    for x, _ in data.batches(split, found, 8):
-        mine, wanted = (answer(session, x) for session in sessions)
+    if labels and split.y is None:
+        raise SystemExit(f"{source}: its samples have no labels")
+    for x, y in data.batches(split, found, 8):
+        mine = answer(sessions[0], x)
+        wanted = [y] if labels and y is not None else answer(sessions[1], x)
         meter.update(mine[0] if len(mine) == 1 else mine, wanted[0] if len(wanted) == 1 else wanted)
     return meter.compute(), f"{metric.name} {metric.unit}", split.n
 
@@ -57,9 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("other", type=Path, metavar="OTHER")
     parser.add_argument("--data", type=Path, required=True, metavar="DATA.yaml")
     parser.add_argument("--metric", help="instead of DATA's, for example agreement")
+    parser.add_argument("--labels", action="store_true", help="judge OTHER by the labels of DATA")
     given = parser.parse_args(arguments)
-    quality, unit, n = fidelity(given.original, given.other, given.data, given.metric)
-    print(f"{given.other}: {quality:.2f} {unit} against {given.original} on {n} samples")
+    quality, unit, n = fidelity(given.original, given.other, given.data, given.metric, labels=given.labels)
+    against = "the labels" if given.labels else given.original
+    print(f"{given.other}: {quality:.2f} {unit} against {against} on {n} samples")
     return 0
 
 

@@ -1,8 +1,9 @@
-"""CIFAR-10 as this project reads it, from lossless image sheets: `prepare_cifar10.py SHARED_DATA OUT`.
+"""CIFAR-10 as this project reads it, from lossless image sheets: `prepare_cifar10.py SHARED_DATA OUT [--no-labels]`.
 
 Reads SHARED_DATA/datasets/cifar10 (sheets of 32 x 32 images, 100 to a row, and labels.npz) and writes
 OUT/train.npz, OUT/test.npz (x uint8 [n, 32, 32, 3], y int64 [n]) and OUT/cifar10.yaml. There is no
 validation file: the tool takes it from the training images. The test images are the development ones.
+With --no-labels there is no y, and the original's outputs are the target.
 
 Data: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -56,7 +57,7 @@ def read_sheets(folder: Path, pattern: str, count: int) -> NDArray[np.uint8]:
     return np.concatenate(images)
 
 
-def prepare(source: Path, out: Path) -> None:
+def prepare(source: Path, out: Path, *, labelled: bool = True) -> None:
     """Writes the three files; each appears only when it is whole."""
     folder = source / "datasets" / "cifar10"
     if not (folder / "labels.npz").is_file():
@@ -67,11 +68,11 @@ def prepare(source: Path, out: Path) -> None:
     for name, (pattern, y) in parts.items():
         x = read_sheets(folder, pattern, len(y))
         part = out / f"{name}.part.npz"
-        np.savez(part, x=x, y=y.astype(np.int64))
+        np.savez(part, x=x, **({"y": y.astype(np.int64)} if labelled else {}))
         part.replace(out / f"{name}.npz")
         print(f"{out / name}.npz: {len(y):,} images, {np.bincount(y).tolist()} a class")
     part = out / "cifar10.yaml.part"
-    part.write_text(CONFIG, encoding="utf-8")
+    part.write_text(CONFIG if labelled else CONFIG.partition("task:")[0], encoding="utf-8")
     part.replace(out / "cifar10.yaml")
     print(out / "cifar10.yaml")
 
@@ -80,8 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, metavar="SHARED_DATA")
     parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--no-labels", action="store_true", help="the original's outputs are the target")
     given = parser.parse_args(arguments)
-    prepare(given.source, given.out)
+    prepare(given.source, given.out, labelled=not given.no_labels)
     return 0
 
 

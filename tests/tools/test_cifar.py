@@ -50,6 +50,12 @@ def test_sheets_become_images(tmp_path: Path, rng: np.random.Generator) -> None:
     assert found.test is not None
     assert np.array_equal(found.test.x["x"], images["test_dev"])
     assert (found.augment, found.normalise.mean) == (("crop", "flip"), (0.485, 0.456, 0.406))
+    assert tool("prepare_cifar10").main([str(tmp_path), str(tmp_path / "bare"), "--no-labels"]) == 0
+    scores = TensorInfo("y", np.dtype(np.float32), (1, 10), ("n", 10))
+    bare = data.load(tmp_path / "bare" / "cifar10.yaml", [float_image], outputs=[scores])
+    assert bare.test is not None
+    assert bare.train.y is bare.test.y is None
+    assert (bare.task, bare.normalise, bare.augment) == ("distillation", found.normalise, found.augment)
 
 
 def plain_block(x: np.ndarray, w: dict[str, np.ndarray], name: str, stride: int) -> np.ndarray:

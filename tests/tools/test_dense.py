@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -69,3 +70,11 @@ def test_fidelity_of_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "20.00 psnr dB" in capsys.readouterr().out
     assert tool("fidelity").main([*arguments, "--metric", "agreement"]) == 0
     assert "100.00 agreement %" in capsys.readouterr().out  # the same for all classes
+    # by labels that one of the two answers, moved by 0.1, and not by the other's outputs
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
+    x = np.load(tmp_path / "d.npz")["x"]
+    y = np.concatenate([session.run(None, {"x": x[i : i + 1]})[0] for i in range(len(x))]) + np.float32(0.1)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    (tmp_path / "d.yaml").write_text("train: d.npz\nval: d.npz\ntask: regression\nmetric: psnr\n")
+    assert tool("fidelity").main([*arguments, "--labels"]) == 0
+    assert "20.00 psnr dB against the labels" in capsys.readouterr().out
