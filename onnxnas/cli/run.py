@@ -188,9 +188,7 @@ def finalise(
 ) -> None:
     """Fine-tune, measure and pack what the search of a run found; uses the run's configuration and seed.
 
-    Examples: onnxnas finalise runs/r20 --trial 95 --trial 123 --redo
-
-    onnxnas finalise runs/r20 --further --time-budget 2h
+    Example: onnxnas finalise runs/r20 --trial 95 --trial 123 --redo
     """
     from onnxnas.pipeline import config as configuration
     from onnxnas.pipeline import memory, runner
