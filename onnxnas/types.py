@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -194,6 +194,10 @@ class Subnet:
             {str(k): str(v) for k, v in body.get("precision", {}).items()},
             dict(body.get("serving", {})),
         )
+
+
+#: The names of what a sub-network chooses, as in its file and in tables.
+CHOICES = tuple(choice.name for choice in fields(Subnet))
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,14 @@ def searched(
     algorithm = search.make_algorithm(problem, settings, np.random.default_rng(seed))
     trials: list[Trial] = []
     while len(trials) < length:
-        batch = algorithm.ask(min(population, length - len(trials)))
+        with table.timed("think"):  # glances included
+            batch = algorithm.ask(min(population, length - len(trials)))
         if not batch:
             break
         new = [table.evaluate(problem.subnet(g)) for g in batch]
         rows = [problem.minimised(t.values if t.status == "ok" else None) for t in new]
-        algorithm.tell(batch, np.array(rows))
+        with table.timed("think"):
+            algorithm.tell(batch, np.array(rows))
         trials += new
     print(f"{name} seed {seed}: {len(trials)} candidates; so far {table.spent()}", file=sys.stderr)
     return trials
@@ -229,23 +231,13 @@ def overhead(table: Table, options: argparse.Namespace) -> None:
     """What a trial does besides forward passes and timed runs; nothing is looked up."""
     images = (options.val_limit, options.recalibration_images)
     with Table(table.line, table.line.config.target, images, fresh=True) as fresh:
-        hints = fresh.hints()
+        fresh.hints()  # times layers, where that has not been done
         began = time.perf_counter()
-        problem = search.Problem(fresh.line.space, OBJECTIVES, None, hints)
-        settings = search.SearchSettings(algorithm=options.algorithm, population=24)
-        algorithm = search.make_algorithm(problem, settings, np.random.default_rng(0))
-        thinking = 0.0
-        while fresh.measured < options.held:
-            started, glanced = time.perf_counter(), fresh.seconds["glance"]
-            batch = algorithm.ask(min(24, options.held - fresh.measured))
-            thinking += time.perf_counter() - started - (fresh.seconds["glance"] - glanced)
-            trials = [fresh.evaluate(problem.subnet(g)) for g in batch]
-            started = time.perf_counter()
-            algorithm.tell(batch, np.array([problem.minimised(t.values) for t in trials]))
-            thinking += time.perf_counter() - started
-        whole = time.perf_counter() - began - fresh.seconds["load"]
-        spent = {**fresh.seconds, "measure": fresh.seconds["measure"] - fresh.seconds["load"]}
-        spent["think"] = thinking
+        searched(fresh, options.algorithm, options.held, 0)
+        spent = dict(fresh.seconds)
+        whole = time.perf_counter() - began - spent["load"]
+        spent["measure"] -= spent["load"]
+        spent["think"] -= spent["glance"]
         spent["everything else"] = whole - sum(spent.values())
         outside = sum(spent[name] for name in ("cut", "load", "think", "everything else"))
         print("| of a candidate | ms |\n| --- | --- |")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from onnxnas import measure, search, train
 from onnxnas.pipeline import build, hints
@@ -47,9 +49,14 @@ class Table:
             line.network, line.data, "val", line.metric,
             recalibration_images=recalibration, limit=val_limit, seed=config.seed,
         )  # fmt: skip
-        self._glances = Glances(line)
+        self._place = tempfile.TemporaryDirectory() if fresh else None
+        self._glances = (
+            Glances(line, Path(self._place.name) / "glances.jsonl") if self._place else line.glances
+        )
         self._measurer = measure.Measurer(target, line.baseline, self._feeds, seed=config.seed)
-        self.seconds = dict.fromkeys(("statistics", "quality", "cut", "measure", "glance", "load"), 0.0)
+        self.seconds = dict.fromkeys(
+            ("statistics", "quality", "cut", "measure", "glance", "load", "think"), 0.0
+        )
         self.measured = self.glanced = 0
 
     def __enter__(self) -> Table:
@@ -65,6 +72,8 @@ class Table:
 
     def __exit__(self, *_: object) -> None:
         self._measurer.close()
+        if self._place is not None:
+            self._place.cleanup()
 
     def hints(self, *, glances: bool = True) -> Mapping[str, search.Hint]:
         """Costs, latency by layers that are timed on their own, once for each target, and glances at quality."""
@@ -83,7 +92,7 @@ class Table:
         return f"{self.measured} measured, {self.glanced} glanced at ({each})"
 
     def _glanced(self, subnet: Subnet) -> float:
-        with self._timed("glance"):
+        with self.timed("glance"):
             self.glanced += 1
             return -self._glances.loss(subnet)
 
@@ -99,18 +108,18 @@ class Table:
         return Trial(0, subnet, "ok", values)
 
     def _measured(self, key: str, subnet: Subnet, row: Mapping[str, float]) -> dict[str, float]:
-        with self._timed("statistics"):
+        with self.timed("statistics"):
             statistics = self._judge.statistics(subnet)
         new = {"macs": float(self.line.space.cost(subnet).macs)}
         if self._quality not in row:
-            with self._timed("quality"):
+            with self.timed("quality"):
                 new[self._quality] = self._judge.quality(subnet, statistics)
-        with self._timed("cut"):
+        with self.timed("cut"):
             model = build.cut(self.line.network, subnet, statistics).to_bytes()
-        with self._timed("measure"):
+        with self.timed("measure"):
             found = self._measurer.settled(model)
         if self._fresh:
-            with self._timed("load"):
+            with self.timed("load"):
                 self._measurer.run(model, self._feeds)
         self.measured += 1
         if found.speedup is None:
@@ -121,7 +130,8 @@ class Table:
         return self._known[key]
 
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Iterator[None]:
+        """Add what is done meanwhile to `seconds[name]`."""
         began = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - began

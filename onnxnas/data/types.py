@@ -105,16 +105,23 @@ class DataSet:
     def with_validation(self) -> DataSet:
         """The same with the validation samples among those for training, once they have served to choose.
 
+        Raises as `spare_validation`.
+        """
+        self.spare_validation()
+        digest = hashlib.sha256(f"{self.digest} and validation".encode()).hexdigest()
+        return replace(self, train=self.train.joined(self.val), digest=digest)
+
+    def spare_validation(self) -> None:
+        """Make sure that test samples are left to judge by without those for validation.
+
         Raises:
-            DataError: no test samples are left to judge by.
+            DataError: there are none.
         """
         if self.test is None:
             raise DataError(
                 "training on the validation samples too leaves none to judge by: got no test samples; give some, or "
                 "set finalise.samples to 'train'"
             )
-        digest = hashlib.sha256(f"{self.digest} and validation".encode()).hexdigest()
-        return replace(self, train=self.train.joined(self.val), digest=digest)
 
 
 def crop_padding(height: int, width: int) -> int:

@@ -17,11 +17,10 @@ from typing import Any
 import yaml
 
 from onnxnas.errors import RunError
-from onnxnas.types import Subnet
+from onnxnas.types import CHOICES, Subnet
 
 _ENDS = ("_lo", "_hi")
-_CHOICES = ("skip", "width", "kernel", "precision", "serving")
-_PLAIN = {"number", "status", "seconds", "error", *_CHOICES}
+_PLAIN = {"number", "status", "seconds", "error", *CHOICES}
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _trials(file: Path, problems: list[str]) -> list[TrialRow]:
     trials = []
     for line, row in enumerate(_table(file, problems), 2):
         try:
-            body = {key: json.loads(row.get(key) or "{}") for key in _CHOICES}
+            body = {key: json.loads(row.get(key) or "{}") for key in CHOICES}
             values = {k: number(v) for k, v in row.items() if k not in _PLAIN}
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
             status, error = row.get("status", ""), row.get("error", "")

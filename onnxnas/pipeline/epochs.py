@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxnas.pipeline.crew import makespan
 
 
-def fitting(
+def fitting_epochs(
     each: Sequence[float], size: int, seconds: float, most: float, *, asking: float = 0.0, known: int = 0
 ) -> list[float]:
     """Epochs for each finalist, at most `most`, so that all are done in `seconds`, `size` at a time.

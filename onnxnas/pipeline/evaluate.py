@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import train
 from onnxnas.pipeline import build, objectives
-from onnxnas.pipeline.serving import Serving
 from onnxnas.types import Measurement, Subnet, Trial
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ class CandidateEvaluator:
             limit=line.config.search.val_limit,
             seed=line.config.seed,
         )
-        self._serving = Serving(line)
         self._known: dict[str, tuple[Statistics, float]] = {}
         self._latency = bool(objectives.MEASURED.intersection(line.config.objectives))
 
@@ -72,11 +70,11 @@ class CandidateEvaluator:
         }
         measurements: dict[str, Measurement] = {}
         if self._latency:
-            found = self._measurer.settled(model, served=self._serving.of(subnet))
+            found = self._measurer.settled(model, served=line.serving.of(subnet))
             if found.status != "ok":
                 seconds = time.perf_counter() - began
                 return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)
-            measurements = self._figures(found, self._serving.samples(subnet))
+            measurements = self._figures(found, line.serving.samples(subnet))
             values |= {name: figure.value for name, figure in measurements.items()}
             values |= objectives.tails(found, values["latency_ms"])
         seconds = time.perf_counter() - began

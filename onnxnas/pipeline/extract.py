@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxnas import graph
 from onnxnas.errors import ConfigError
-from onnxnas.types import Subnet
+from onnxnas.types import CHOICES, Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxnas.space import SearchSpace
 
 
-_KEYS = frozenset({"model_sha256", "skip", "width", "kernel", "precision", "serving"})
+_KEYS = frozenset({"model_sha256", *CHOICES})
 
 
 def read_subnet(text: str, space: SearchSpace) -> Subnet:

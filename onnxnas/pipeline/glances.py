@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from onnxnas import train
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnxnas.pipeline.line import Line
     from onnxnas.types import Subnet
 
@@ -22,11 +24,11 @@ FEWEST = 8
 
 
 class Glances:
-    """`train.Glance` of one run, every sub-network once."""
+    """`train.Glance` of one run, every sub-network once; `path`: kept there instead of in the run."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, path: Path | None = None) -> None:
         self._line = line
-        self._path = line.run / "glances.jsonl"
+        self._path = path or line.run / "glances.jsonl"
         self._known: dict[str, float] = {}
         self._read = 0  # bytes of the file
         self._learn()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxnas.pipeline.config import Config
     from onnxnas.pipeline.events import Reporter
     from onnxnas.pipeline.glances import Glances
+    from onnxnas.pipeline.serving import Serving
     from onnxnas.space import SearchSpace
     from onnxnas.supernet import SuperNetwork
 
@@ -150,6 +151,13 @@ class Line:
         from onnxnas.pipeline.glances import Glances
 
         return Glances(self)
+
+    @cached_property
+    def serving(self) -> Serving:
+        """How its candidates are served."""
+        from onnxnas.pipeline.serving import Serving
+
+        return Serving(self)
 
     @cached_property
     def metric(self) -> Metric:

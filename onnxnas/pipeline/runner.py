@@ -117,6 +117,9 @@ def finish(
     config = configuration.load(run / "config.yaml")
     body = configuration.merge(config.model_dump(mode="json"), {"finalise": dict(changes or {})})
     config = configuration.validate(body, f"finalise of {run.path}")
+    line = Line(run, config, reporter or Silent())
+    if config.finalise.samples == "all":
+        line.data.spare_validation()  # before anything is forgotten
     with _interruptible(run), run.locked():
         if redo:
             run.forget("finalise")
@@ -128,7 +131,7 @@ def finish(
             configuration.save(config, run / "config.yaml")
         if trials:
             chosen.name(run, trials)
-        return _work(Line.at(run.path, reporter), "finalise")
+        return _work(line, "finalise")
 
 
 def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:

@@ -9,28 +9,16 @@ section 4.6: min_cluster_size 50, min_samples 10, threshold 1 % for 100,000 cand
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from onnxnas.errors import ConfigError
-from onnxnas.search.problem import Dimension, Genotype, Source, Space
+from onnxnas.search.derived import Choices, Derived
+from onnxnas.search.problem import Genotype, Space
 from onnxnas.types import Subnet
 
 FEWEST = 20
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What is left of one dimension."""
-
-    name: str
-    kind: str
-    choices: tuple[Any, ...]
 
 
 def populated(genotypes: Sequence[Genotype], upper: Genotype, threshold: float) -> list[tuple[int, ...]]:
@@ -59,14 +47,13 @@ def populated(genotypes: Sequence[Genotype], upper: Genotype, threshold: float) 
     return kept
 
 
-class ReducedSpace:
+class ReducedSpace(Derived):
     """A space with some of the choices of another one, by name; dimensions that are not named keep all.
 
     Sub-networks outside of it are encoded as their nearest neighbours inside.
     """
 
     def __init__(self, space: Space, choices: Mapping[str, Sequence[int]]) -> None:
-        self._space = space
         unknown = sorted(choices.keys() - {d.name for d in space.dimensions})
         if unknown:
             raise ConfigError(f"reduced space: no dimension {', '.join(unknown)} in this model")
@@ -78,26 +65,11 @@ class ReducedSpace:
                 raise ConfigError(
                     f"reduced space: choices of {d.name}: got {kept.tolist()}, expected some of 0..{len(d.choices) - 1}"
                 )
-        self.dimensions: Sequence[Dimension] = tuple(
+        left = [
             Choices(d.name, d.kind, tuple(d.choices[i] for i in kept))
             for d, kept in zip(space.dimensions, self._kept, strict=True)
-        )
-        self.profile = getattr(space, "profile", None)
-
-    @property
-    def graph(self) -> Source:
-        return self._space.graph
-
-    @property
-    def size_log10(self) -> float:
-        """log10 of the number of genotypes."""
-        return float(sum(np.log10(len(kept)) for kept in self._kept))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the whole space's digest and what is left of it."""
-        body = [self._space.digest, [kept.tolist() for kept in self._kept]]
-        return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        ]
+        super().__init__(space, left, [kept.tolist() for kept in self._kept])
 
     def maximal(self) -> Subnet:
         return self.decode(np.zeros(len(self._kept), np.int64))

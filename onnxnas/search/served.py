@@ -7,21 +7,19 @@ one, so that settings tuned afterwards may come too late. The dimensions of a sp
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxnas.search.problem import Dimension, Genotype, Source, Space
-from onnxnas.search.reduction import Choices
+from onnxnas.search.derived import Choices, Derived
+from onnxnas.search.problem import Genotype, Space
 from onnxnas.types import Subnet
 
 KIND = "serving"
 
 
-class ServedSpace:
+class ServedSpace(Derived):
     """A space whose sub-networks are also served in different ways.
 
     `choices` are by the name of what is chosen; the first of each is the target's own. A value that is no choice
@@ -29,26 +27,10 @@ class ServedSpace:
     """
 
     def __init__(self, space: Space, choices: Mapping[str, Sequence[Any]]) -> None:
-        self._space = space
         self._choices = tuple(Choices(name, KIND, tuple(values)) for name, values in choices.items())
         self._own = len(space.dimensions)
-        self.dimensions: Sequence[Dimension] = (*space.dimensions, *self._choices)
-        self.profile = getattr(space, "profile", None)
-
-    @property
-    def graph(self) -> Source:
-        return self._space.graph
-
-    @property
-    def size_log10(self) -> float:
-        """log10 of the number of genotypes."""
-        return float(sum(np.log10(len(d.choices)) for d in self.dimensions))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the digest of what is served and of the choices."""
-        body = [self._space.digest, [[c.name, list(c.choices)] for c in self._choices]]
-        return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        what = [[c.name, list(c.choices)] for c in self._choices]
+        super().__init__(space, (*space.dimensions, *self._choices), what)
 
     def maximal(self) -> Subnet:
         return self._space.maximal()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnxnas.errors import RunError
-from onnxnas.types import Cost, Measurement, Objective, Subnet, Trial
+from onnxnas.types import CHOICES, Cost, Measurement, Objective, Subnet, Trial
 
 
 def write_trials_csv(
@@ -29,11 +29,10 @@ def write_trials_csv(
     names = [o.name for o in objectives]
     costs = [c for c in ("macs", "params") if c not in names]
     intervals = [f"{n}_{end}" for n in names for end in ("lo", "hi")]
-    choices = ["skip", "width", "kernel", "precision", "serving"]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(
         text,
-        ["number", "status", "seconds", "error", *names, *intervals, *costs, *choices],
+        ["number", "status", "seconds", "error", *names, *intervals, *costs, *CHOICES],
         lineterminator="\n",
     )
     writer.writeheader()
@@ -48,7 +47,7 @@ def write_trials_csv(
         spent = cost(t.subnet)
         row |= {c: getattr(spent, c) for c in costs}
         body = t.subnet.to_json()
-        row |= {c: json.dumps(body.get(c, {})) for c in choices}
+        row |= {c: json.dumps(body.get(c, {})) for c in CHOICES}
         writer.writerow(row)
     return _write_atomic(Path(path), text.getvalue())
 
@@ -79,9 +78,8 @@ def _trial(row: dict[str, str], objectives: Sequence[Objective]) -> Trial:
         for o in objectives
         if row.get(f"{o.name}_lo")
     }
-    body = {c: json.loads(row[c]) for c in ("skip", "width", "kernel", "precision")}
-    body["serving"] = json.loads(row.get("serving") or "{}")  # tables of before have no such column
-    subnet = Subnet.from_json(body)
+    told = {"serving": "{}", **row}  # tables of before have no such column
+    subnet = Subnet.from_json({c: json.loads(told[c]) for c in CHOICES})
     status = row["status"]
     if status not in ("ok", "refused", "crashed", "timeout", "oom", "invalid"):
         raise ValueError(f"status {status!r}")

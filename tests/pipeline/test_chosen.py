@@ -125,6 +125,8 @@ def test_what_cannot_be_taken_further(run: Path, capsys: pytest.CaptureFixture[s
     assert "neither to redo" in said("--further", "--trial", "1")
     assert "--redo" in said("--time-budget", "9s")
     assert "not a time" in said("--time-budget", "soon", "--redo")
+    (run / "all.yaml").write_text("finalise: {samples: all}\n")
+    assert "got no test samples" in said("--redo", "--config", str(run / "all.yaml"))
     (run / "finalists" / "02" / finalists.TRAINABLE).unlink()
     assert "02/trainable.onnx is missing" in said("--further")
     assert (run / "result.json").read_bytes() == whole
@@ -147,13 +149,13 @@ def test_settings_of_this_stage_alone(run: Path, tmp_path: Path, capsys: pytest.
     assert plan["limits"][0] is not None
 
 
-def test_validation_samples_may_be_trained_on_in_the_end(run: Path, tmp_path: Path) -> None:
+def test_validation_samples_may_be_trained_on_in_the_end(run: Path) -> None:
     """Only where others are left to judge by; then finalists see them, and the result says so."""
     line = Line.at(run)
-    if line.data.test is None:
-        with pytest.raises(DataError, match="got no test samples"):
-            line.data.with_validation()
-        whole = dataclasses.replace(line.data, test=line.data.val)
+    assert line.data.test is None
+    with pytest.raises(DataError, match="got no test samples"):
+        line.data.with_validation()
+    whole = dataclasses.replace(line.data, test=line.data.val)
     joined = whole.with_validation()
     assert joined.train.n == whole.train.n + whole.val.n
     for name, array in joined.train.x.items():

@@ -14,11 +14,10 @@ from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, chosen, files, finalists, results
 from onnxnas.pipeline.crew import Crew, fitting
-from onnxnas.pipeline.epochs import fitting as fitting_epochs
+from onnxnas.pipeline.epochs import fitting_epochs
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
-from onnxnas.pipeline.serving import Serving
 from onnxnas.pipeline.stages.search import measurer, wanted
 from onnxnas.types import Subnet
 
@@ -185,8 +184,7 @@ def _member(
     split: str,
 ) -> Member | None:
     content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
-    ways = Serving(line)
-    found = measuring.measure(content, protocol=_protocol(line), served=ways.of(subnet))
+    found = measuring.measure(content, protocol=_protocol(line), served=line.serving.of(subnet))
     line.step("measure", index, of)
     if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
         line.say(f"finalist {index}: {found.status}: {found.error}")
@@ -213,7 +211,7 @@ def _member(
         found.speedup,
         found.throughput,
         others,
-        ways.samples(subnet),
+        line.serving.samples(subnet),
     )
 
 

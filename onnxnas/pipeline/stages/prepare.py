@@ -62,7 +62,7 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
             "`--limit quality=38`"
         )
     if config.finalise.samples == "all":
-        dataset.with_validation()  # refuses without test samples
+        dataset.spare_validation()
     found = space.build(analysis.analyse(loaded), elastic=config.elastic, order="none")
     if not found.dimensions:
         raise ModelError(_nothing(config, found))
