@@ -138,7 +138,7 @@ def zoo(shared: Path) -> bool:
     print(f"zoo: {len(times)} architectures, median {middle:.2f} s ({cpu:.2f} s of CPU); slowest:")
     for name in sorted(times, key=lambda name: -times[name].wall)[:5]:
         print(f"  {times[name].wall:.2f} s ({times[name].cpu:.2f} s of CPU) {name}")
-    return middle <= MEDIAN_SECONDS
+    return bool(middle <= MEDIAN_SECONDS)
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,15 +57,17 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        widths, blocks = [16] + [16] * n + [32] * n + [64] * n, []
-        for i, (a, b) in enumerate(itertools.pairwise(widths)):
-            blocks.append(Block(a, b, 2 if a != b and i else 1))
-        self.blocks = nn.Sequential(*blocks)
+        widths = [16] + [16] * n + [32] * n + [64] * n
+        self.chain = [
+            Block(a, b, 2 if a != b and i else 1) for i, (a, b) in enumerate(itertools.pairwise(widths))
+        ]
+        self.blocks = nn.Sequential(*self.chain)
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(x.mean((2, 3)))
+        scores: Tensor = self.linear(x.mean((2, 3)))
+        return scores
 
 
 def to_onnx(net: ResNet) -> onnx.ModelProto:
@@ -72,11 +75,11 @@ def to_onnx(net: ResNet) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     values: dict[str, np.ndarray] = {}
 
-    def node(kind: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def node(kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, list(inputs), [name + ".out"], name=name, **attributes))
         return name + ".out"
 
-    def constant(name: str, value: object) -> str:
+    def constant(name: str, value: Any) -> str:
         values[name] = np.asarray(value)
         return name
 
@@ -86,22 +89,27 @@ def to_onnx(net: ResNet) -> onnx.ModelProto:
         y = node("Conv", [x, name + ".weight"], name, kernel_shape=[3, 3], strides=[s, s], pads=[1, 1, 1, 1])
         parts = {"scale": bn.weight, "bias": bn.bias, "mean": bn.running_mean, "var": bn.running_var}
         for part, value in parts.items():
+            assert value is not None  # BatchNorm2d tracks statistics
             constant(f"{name}.bn.{part}", value.detach().numpy())
         return node(
             "BatchNormalization", [y, *(f"{name}.bn.{p}" for p in parts)], name + ".bn", epsilon=bn.eps
         )
 
     x = node("Relu", [conv_bn("x", net.conv1, net.bn1, "stem")], "stem.relu")
-    for i, block in enumerate(net.blocks):
+    for i, block in enumerate(net.chain):
         name = f"block{i}"
         y = node("Relu", [conv_bn(x, block.conv1, block.bn1, name + ".conv1")], name + ".relu1")
         y = conv_bn(y, block.conv2, block.bn2, name + ".conv2")
         if block.extra:
-            ends = [constant(f"{name}.{k}", np.int64(v)) for k, v in
+            ends = [constant(f"{name}.{k}", np.array(v, np.int64)) for k, v in
                     {"from": [0, 0], "to": [2**31, 2**31], "axes": [2, 3], "steps": [2, 2]}.items()]  # fmt: skip
             x = node("Slice", [x, *ends], name + ".slice")
             e = block.extra
-            x = node("Pad", [x, constant(name + ".pads", np.int64([0, e, 0, 0, 0, e, 0, 0]))], name + ".pad")
+            x = node(
+                "Pad",
+                [x, constant(name + ".pads", np.array([0, e, 0, 0, 0, e, 0, 0], np.int64))],
+                name + ".pad",
+            )
         x = node("Relu", [node("Add", [y, x], name + ".add")], name + ".relu2")
     x = node("Flatten", [node("GlobalAveragePool", [x], "pool")], "flatten")
     constant("linear.weight", net.linear.weight.detach().numpy())
@@ -158,7 +166,7 @@ def main() -> None:
     net.bf16 = arguments.bf16
     hand, net = hand.to(arguments.device).train(), net.to(arguments.device).train()
     x, y = x.to(arguments.device), y.to(arguments.device)
-    settings = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+    settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
     by_hand, shared = (
         torch.optim.SGD(hand.parameters(), **settings),
         torch.optim.SGD(net.parameters(), **settings),
@@ -170,7 +178,8 @@ def main() -> None:
     def written(layout: torch.memory_format) -> Callable[[], Tensor]:
         def call() -> Tensor:
             with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.bf16):
-                return hand(x.contiguous(memory_format=layout)).float()
+                scores: Tensor = hand(x.contiguous(memory_format=layout))
+                return scores.float()
 
         return call
 
@@ -199,11 +208,11 @@ def main() -> None:
         f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, batch {arguments.batch}"
     )
     print(f"ResNet-{arguments.depth}, bf16 {arguments.bf16}, {arguments.rounds} rounds; relative to '{best}'")
-    for name, seconds in times.items():
-        value, low, high = interval([a / b for a, b in zip(seconds, times[best], strict=True)])
+    for name, taken in times.items():
+        value, low, high = interval([a / b for a, b in zip(taken, times[best], strict=True)])
         label = name.removeprefix("super-network ")
         part = places.cost(subnets[label]).macs / macs if label in subnets else 1.0
-        rate = arguments.batch / float(np.median(seconds))
+        rate = arguments.batch / float(np.median(taken))
         print(f"{name:28} {rate:8.0f} images/s   time {value:.3f} [{low:.3f}, {high:.3f}]   MACs {part:.3f}")
 
 

@@ -82,7 +82,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        mixed: Tensor = x + self.mlp(self.norm2(x))
+        return mixed
 
 
 class VisionTransformer(nn.Module):
@@ -213,7 +214,7 @@ def train(module: nn.Module, dataset: data.DataSet, recipe: Recipe) -> None:
     others = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, recipe.rate)
-    module.to(memory_format=torch.channels_last)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
     batches = TorchBatches(dataset.train, dataset, channels_last=True)
     steps = recipe.epochs * batches.count(recipe.batch)
 
@@ -235,7 +236,7 @@ def train(module: nn.Module, dataset: data.DataSet, recipe: Recipe) -> None:
                 scores = module(x["x"])
             loss = functional.cross_entropy(scores.float(), y, label_smoothing=0.1)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
             schedule.step()
