@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from onnxnas import search
 from onnxnas.errors import ConfigError, RunError
-from onnxnas.pipeline import files, finalists
+from onnxnas.pipeline import files, finalists, finetuning
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.pipeline.stages.search import wanted
@@ -44,16 +44,16 @@ def go_on(run: RunDirectory) -> None:
     if marker is None or plan is None:
         raise RunError(f"{run.path}: no finished finalists to take further; `onnxnas finalise` makes some")
     for index in range(1, len(plan["subnets"]) + 1):
-        last = run / "finalists" / f"{index:02d}" / finalists.TRAINABLE
+        last = run / "finalists" / f"{index:02d}" / finetuning.TRAINABLE
         if not last.is_file():
             raise RunError(
                 f"{last} is missing, which further fine-tuning begins with; finish anew with --redo"
             )
-        files.write_bytes(run / finalists.STARTS / f"{index:02d}.onnx", last.read_bytes())
+        files.write_bytes(run / finetuning.STARTS / f"{index:02d}.onnx", last.read_bytes())
     files.write_json(
         run / FILE, {"schema": 1, "subnets": plan["subnets"], "seconds": float(marker["seconds"])}
     )
-    run.forget("finalise", keep=(FILE, finalists.STARTS))
+    run.forget("finalise", keep=(FILE, finetuning.STARTS))
 
 
 def seconds_before(run: RunDirectory) -> float:

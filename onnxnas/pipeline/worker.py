@@ -24,7 +24,7 @@ from typing import Any
 
 from onnxnas import train
 from onnxnas.errors import OnnxnasError
-from onnxnas.pipeline import finalists, team
+from onnxnas.pipeline import finetuning, team
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.memory import keep_freed
 from onnxnas.types import Subnet
@@ -35,9 +35,9 @@ Row = Mapping[str, Any]
 def perform(line: Line, request: Row) -> dict[str, Any]:
     """Do one request. Raises what the work raises.
 
-    {"do": "speed", "subnet"}                              -> what `finalists.speed` returns
+    {"do": "speed", "subnet"}                              -> what `finetuning.speed` returns
     {"do": "teach", "epoch", "epochs"}                     -> {}, when the epoch's answers are written
-    {"do": "tune", "subnet", "index", "epochs", "limit"}   -> what `finalists.tune` returns
+    {"do": "tune", "subnet", "index", "epochs", "limit"}   -> what `finetuning.tune` returns
     {"do": "join", "rank", "size", "meeting"}              -> {}, when the team is done, see `team`
     """
     if request["do"] == "join":
@@ -47,12 +47,12 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
             team.follow(group, line)
         return {}
     if request["do"] == "teach":
-        finalists.teach(line, request["epoch"], request["epochs"])
+        finetuning.teach(line, request["epoch"], request["epochs"])
         return {}
     subnet = Subnet.from_json(request["subnet"])
     if request["do"] == "speed":
-        return finalists.speed(line, subnet)
-    return finalists.tune(line, request["index"], subnet, request["epochs"], request["limit"])
+        return finetuning.speed(line, subnet)
+    return finetuning.tune(line, request["index"], subnet, request["epochs"], request["limit"])
 
 
 class _Telling:

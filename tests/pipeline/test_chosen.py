@@ -16,7 +16,7 @@ from onnxnas import search, train
 from onnxnas.cli import main
 from onnxnas.errors import DataError
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import finalists
+from onnxnas.pipeline import finalists, finetuning
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
 from onnxnas.types import Objective, Subnet, Trial
@@ -127,7 +127,7 @@ def test_what_cannot_be_taken_further(run: Path, capsys: pytest.CaptureFixture[s
     assert "not a time" in said("--time-budget", "soon", "--redo")
     (run / "all.yaml").write_text("finalise: {samples: all}\n")
     assert "got no test samples" in said("--redo", "--config", str(run / "all.yaml"))
-    (run / "finalists" / "02" / finalists.TRAINABLE).unlink()
+    (run / "finalists" / "02" / finetuning.TRAINABLE).unlink()
     assert "02/trainable.onnx is missing" in said("--further")
     assert (run / "result.json").read_bytes() == whole
     assert (run / "stages" / "finalise.json").is_file()

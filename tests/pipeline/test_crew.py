@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnxnas.errors import EnvironmentProblem, RunError
-from onnxnas.pipeline import config, finalists
+from onnxnas.pipeline import config, finetuning
 from onnxnas.pipeline.crew import Crew, fitting, makespan
 from onnxnas.pipeline.events import Silent
 from onnxnas.pipeline.line import Line
@@ -65,7 +65,7 @@ def test_several_processes_give_what_one_gives(copy: Path, monkeypatch: pytest.M
         crew._threads = 1
         crew.map([{"do": "teach", "epoch": 0, "epochs": 1}])
         together = crew.map(requests())
-    assert finalists.lessons(opened(copy)).known() == 1
+    assert finetuning.lessons(opened(copy)).known() == 1
     assert together == alone
     assert [(copy / name).read_bytes() for name in names] == expected
     assert expected[0] == expected[2] != expected[1]  # all see the same batches
@@ -77,15 +77,15 @@ def test_answers_are_kept_where_they_are_worth_it(tiny_run: Path) -> None:
     """For several finalists, whole epochs; not where they would be too large, or where only labels teach."""
     line = opened(tiny_run)
     samples, scores = line.data.train.n, np.prod((line.graph.tensors[line.graph.outputs[0]].shape or ())[1:])
-    assert finalists.kept_epochs(line, 2.3, 2) == 3
-    assert finalists.kept_epochs(line, 2.3, 1) == 0
-    most = int(finalists.MOST_KEPT // (4 * scores * samples))
-    assert finalists.kept_epochs(line, most, 4) == most
-    assert finalists.kept_epochs(line, most + 1, 4) == 0
+    assert finetuning.kept_epochs(line, 2.3, 2) == 3
+    assert finetuning.kept_epochs(line, 2.3, 1) == 0
+    most = int(finetuning.MOST_KEPT // (4 * scores * samples))
+    assert finetuning.kept_epochs(line, most, 4) == most
+    assert finetuning.kept_epochs(line, most + 1, 4) == 0
     line.config = line.config.model_copy(
         update={"train": line.config.train.model_copy(update={"distillation": 0.0})}
     )
-    assert finalists.kept_epochs(line, 2.3, 2) == 0
+    assert finetuning.kept_epochs(line, 2.3, 2) == 0
 
 
 def test_errors_come_back_as_they_were(copy: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from onnxnas import graph
 from onnxnas.errors import ConfigError
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline import finalists
+from onnxnas.pipeline import finetuning
 from onnxnas.supernet import SuperNetwork
 from onnxnas.testing import graphs
 from onnxnas.train import TrainSettings, settled, train
@@ -51,10 +51,10 @@ def test_what_the_user_says_is_kept(given: dict[str, Any]) -> None:
 def test_a_sub_network_without_attention_is_finetuned_as_its_original() -> None:
     config = configuration.resolve({"model": "m.onnx", "data": "d.npz", "output": "o"})
     line: Any = SimpleNamespace(config=config, graph=graph.load(graphs.vit()))
-    found = finalists.settings(line, 2.0)
+    found = finetuning.settings(line, 2.0)
     assert (found.optimizer, found.lr) == ("adamw", OPTIMIZERS["adamw"].finetuning_lr)
     own = configuration.resolve({**config.model_dump(), "finalise": {"lr": 0.07}})
-    assert finalists.settings(SimpleNamespace(config=own, graph=line.graph), 2.0).lr == 0.07  # type: ignore[arg-type]
+    assert finetuning.settings(SimpleNamespace(config=own, graph=line.graph), 2.0).lr == 0.07  # type: ignore[arg-type]
     again = settled(found.for_finetuning(), graph.load(graphs.resnet()))
     assert (again.optimizer, again.lr) == (found.optimizer, found.lr)
 

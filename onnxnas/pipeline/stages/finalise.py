@@ -12,7 +12,7 @@ import numpy as np
 from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
-from onnxnas.pipeline import budget, build, chosen, files, finalists, results
+from onnxnas.pipeline import budget, build, chosen, files, finalists, finetuning, results
 from onnxnas.pipeline.crew import Crew, fitting
 from onnxnas.pipeline.epochs import fitting_epochs
 from onnxnas.pipeline.line import Line
@@ -95,7 +95,7 @@ def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
             plan = line.run.decide("finalise", _plan(line, subnets, crew))
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
         line.say(f"finalise: {len(subnets)} finalists, {_in_words(plan['epochs'])} of fine-tuning{at_once}")
-        finalists.lessons(line).forget_others()
+        finetuning.lessons(line).forget_others()
         taught = plan["lessons"]
         crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
         requests = [
@@ -129,16 +129,16 @@ def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
         asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
         measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
-        known = finalists.lessons(line).known()
+        known = finetuning.lessons(line).known()
         told = float(np.mean(asking)) / crew.size
         epochs = fitting_epochs(each, crew.size, left, config.epochs, asking=told, known=known)
-        if not finalists.kept_epochs(line, max(epochs), len(subnets)):
+        if not finetuning.kept_epochs(line, max(epochs), len(subnets)):
             each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
             epochs = fitting_epochs(each, crew.size, left, config.epochs)
         limits = [
             max(0.1, round(budget.PATIENCE * one * own, 1)) for one, own in zip(epochs, each, strict=True)
         ]
-    kept = finalists.kept_epochs(line, max(epochs), len(subnets))
+    kept = finetuning.kept_epochs(line, max(epochs), len(subnets))
     return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": kept}
 
 
