@@ -8,12 +8,14 @@
 
 RUN is a finished run; its data must still be where it was. Every sub-network is measured once for each target and
 kept in RUN/bench_search.jsonl, so that the comparison is affordable and can be interrupted: what one algorithm had
-measured, the others look up. Tables go to standard output as Markdown, curves to --figure.
+measured, the others look up. What the searches of `fronts` proposed is kept in RUN/bench_search_runs.jsonl, since some
+think longer than their candidates take. Tables go to standard output as Markdown, curves to --figure.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +75,27 @@ def searched(
     return trials
 
 
+def repeated(table: Table, name: str, length: int, seed: int, *, hinted: bool, glances: bool) -> list[Trial]:
+    """`searched`, by what was proposed the last time, if that was as much at least."""
+    path = table.line.run / "bench_search_runs.jsonl"
+    which = {
+        "figures": [table.quality, table.latency],
+        "objectives": len(OBJECTIVES),
+        "algorithm": name,
+        "seed": seed,
+        "hints": hinted,
+        "glances": glances,
+    }
+    for text in path.read_text().splitlines() if path.is_file() else ():
+        body = json.loads(text)
+        if body["which"] == which and len(body["subnets"]) >= length:
+            return [table.evaluate(Subnet.from_json(subnet)) for subnet in body["subnets"][:length]]
+    trials = searched(table, name, length, seed, hinted=hinted, glances=glances)
+    with path.open("a") as stream:
+        stream.write(json.dumps({"which": which, "subnets": [t.subnet.to_json() for t in trials]}) + "\n")
+    return trials
+
+
 def frame(trials: Sequence[Trial]) -> search.Frame:
     """The scale of all hypervolumes: the box around everything that was measured."""
     found = search.Frame.of(trials, OBJECTIVES)
@@ -97,12 +120,12 @@ def fronts(table: Table, options: argparse.Namespace) -> None:
     """Algorithms against each other, the mean over seeds."""
     found = {
         name: [
-            searched(
+            repeated(
                 *(table, name, min(n, options.trials if name == "nsga2" else options.others), seed),
                 hinted=not options.no_hints,
                 glances=not options.no_glances,
             )
-            for seed in range(options.seeds)
+            for seed in options.seeds
         ]
         for name, n in LENGTHS.items()
         if name in options.algorithms
@@ -183,7 +206,7 @@ def warm(table: Table, options: argparse.Namespace) -> None:
     target = measure.Target(options.runtime, options.threads, options.batch)
     with Table(line, target, (options.val_limit, options.recalibration_images)) as other:
         cold, warmed, here = [], [], []
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             first = searched(table, "concurrent", options.cold, seed)
             prior = search.Prior.of(first, ["quality", "latency_ms", "macs"])
             cold.append(searched(other, "concurrent", options.cold, seed))
@@ -213,7 +236,7 @@ def popdb(table: Table, options: argparse.Namespace) -> None:
     reduced = search.ReducedSpace(line.space, choices)
     print(f"10^{line.space.size_log10:.1f} -> 10^{reduced.size_log10:.1f} sub-networks\n")
     runs = {
-        name: [searched(table, options.algorithm, options.cold, s, space=space) for s in range(options.seeds)]
+        name: [searched(table, options.algorithm, options.cold, s, space=space) for s in options.seeds]
         for name, space in (("whole", line.space), ("reduced", reduced))
     }
     scale = frame([t for trials in runs.values() for one in trials for t in one])
@@ -303,7 +326,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--trials", type=int, default=1000, help="fronts: of NSGA-II")
     parser.add_argument("--others", type=int, default=250, help="fronts: trials of all but NSGA-II, at most")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--algorithm", default="concurrent", help="popdb, overhead: of the searches")
     parser.add_argument("--val-limit", type=int, default=1000, help="validation samples for each sub-network")

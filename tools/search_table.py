@@ -36,11 +36,11 @@ class Table:
         again: bool = False,
     ) -> None:
         self.line, self._fresh, self._feeds = line, fresh, build.feeds(line.original, line.data, target.batch)
-        self.column = (
+        self.latency = (
             f"latency_ms {target.runtime} {target.threads} {target.batch}{' again' if again else ''}"
         )
         val_limit, recalibration = images
-        self._quality = f"quality {val_limit} {recalibration}"
+        self.quality = f"quality {val_limit} {recalibration}"
         self._path = line.run / "bench_search.jsonl"
         self._known: dict[str, dict[str, float]] = {}
         self._read()
@@ -61,13 +61,13 @@ class Table:
 
     def __enter__(self) -> Table:
         self._measurer.__enter__()
-        self._reference = self._known.get("", {}).get(self.column, 0.0)
+        self._reference = self._known.get("", {}).get(self.latency, 0.0)
         if not self._reference:
             found = self._measurer.measure(self.line.baseline, protocol="short")
             if found.baseline_p50 is None:
                 raise SystemExit(f"the baseline cannot be measured: {found.error}")
             self._reference = found.baseline_p50.value
-            self._keep("", {self.column: self._reference})
+            self._keep("", {self.latency: self._reference})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +77,7 @@ class Table:
 
     def hints(self, *, glances: bool = True) -> Mapping[str, search.Hint]:
         """Costs, latency by layers that are timed on their own, once for each target, and glances at quality."""
-        place = self.line.run / f"{self.column.replace(' ', '_')}_layers.json"
+        place = self.line.run / f"{self.latency.replace(' ', '_')}_layers.json"
         if not place.is_file():
             timed = LayerTable.timed(self.line.space, self._measurer, seconds=60.0)
             place.write_text(json.dumps(timed.known))
@@ -100,9 +100,9 @@ class Table:
         """A trial with quality, latency and multiply-accumulates."""
         key = subnet.key() + "#"
         row = self._known.get(key, {})
-        if self._quality not in row or self.column not in row:
+        if self.quality not in row or self.latency not in row:
             row = self._measured(key, subnet, row)
-        values = {"quality": row[self._quality], "latency_ms": row[self.column], "macs": row["macs"]}
+        values = {"quality": row[self.quality], "latency_ms": row[self.latency], "macs": row["macs"]}
         if not math.isfinite(values["latency_ms"]):
             return Trial(0, subnet, "invalid", {})
         return Trial(0, subnet, "ok", values)
@@ -111,9 +111,9 @@ class Table:
         with self.timed("statistics"):
             statistics = self._judge.statistics(subnet)
         new = {"macs": float(self.line.space.cost(subnet).macs)}
-        if self._quality not in row:
+        if self.quality not in row:
             with self.timed("quality"):
-                new[self._quality] = self._judge.quality(subnet, statistics)
+                new[self.quality] = self._judge.quality(subnet, statistics)
         with self.timed("cut"):
             model = build.cut(self.line.network, subnet, statistics).to_bytes()
         with self.timed("measure"):
@@ -123,9 +123,9 @@ class Table:
                 self._measurer.run(model, self._feeds)
         self.measured += 1
         if found.speedup is None:
-            new[self.column] = float("nan")
+            new[self.latency] = float("nan")
         else:
-            new[self.column] = self._reference / found.speedup.value
+            new[self.latency] = self._reference / found.speedup.value
         self._keep(key, new)
         return self._known[key]
 

@@ -12,7 +12,7 @@ import pytest
 
 from tools import bench_search
 
-FEW = ["--seeds", "1", "--val-limit", "32", "--recalibration-images", "64"]
+FEW = ["--seeds", "0", "--val-limit", "32", "--recalibration-images", "64"]
 
 
 @pytest.fixture
@@ -33,9 +33,13 @@ def test_fronts(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr(bench_search, "LENGTHS", {"nsga2": 8, "random": 8})
     first = printed(capsys, monkeypatch, *words)
     kept = (run / "bench_search.jsonl").read_text()
+    runs = (run / "bench_search_runs.jsonl").read_text()
     rows = [line for line in first.splitlines() if line.startswith(("| nsga2", "| random"))]
     assert [len(re.findall(r"\d\.\d{4} ± 0\.0000", row)) for row in rows] == [2, 1]
-    again = printed(capsys, monkeypatch, *words, "--again")
+    with monkeypatch.context() as forgotten:
+        forgotten.setattr(bench_search, "searched", None)  # nothing is searched twice
+        again = printed(capsys, monkeypatch, *words, "--again")
+    assert (run / "bench_search_runs.jsonl").read_text() == runs
     assert again.startswith(first)
     more = (run / "bench_search.jsonl").read_text().removeprefix(kept)
     assert "latency_ms onnxruntime 1 1 again" in more
