@@ -118,10 +118,16 @@ def curve(trials: Sequence[Trial], scale: search.Frame) -> Rows:
 
 def fronts(table: Table, options: argparse.Namespace) -> None:
     """Algorithms against each other, the mean over seeds."""
+    own = {name: int(n) for name, _, n in (text.partition("=") for text in options.lengths)}
     found = {
         name: [
             repeated(
-                *(table, name, min(n, options.trials if name == "nsga2" else options.others), seed),
+                *(
+                    table,
+                    name,
+                    own.get(name, min(n, options.trials if name == "nsga2" else options.others)),
+                    seed,
+                ),
                 hinted=not options.no_hints,
                 glances=not options.no_glances,
             )
@@ -227,11 +233,11 @@ def warm(table: Table, options: argparse.Namespace) -> None:
 def popdb(table: Table, options: argparse.Namespace) -> None:
     """Search in the whole space, and in what the good candidates of other seeds leave of it."""
     line = table.line
-    earlier = [t for s in range(100, 102) for t in searched(table, "nsga2", options.cold, s)]
+    earlier = [t for s in range(100, 102) for t in searched(table, options.algorithm, options.cold, s)]
     able = [t for t in earlier if t.status == "ok"]
     good = search.best_layers(search.minimised(able, OBJECTIVES), len(able) / 2)
     problem = search.Problem(line.space, OBJECTIVES)
-    kept = search.populated([problem.encode(able[i].subnet) for i in good], problem.upper, 0.01)
+    kept = search.populated([problem.encode(able[i].subnet) for i in good], problem.upper, options.threshold)
     choices = {d.name: k for d, k in zip(line.space.dimensions, kept, strict=True)}
     reduced = search.ReducedSpace(line.space, choices)
     print(f"10^{line.space.size_log10:.1f} -> 10^{reduced.size_log10:.1f} sub-networks\n")
@@ -326,6 +332,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--trials", type=int, default=1000, help="fronts: of NSGA-II")
     parser.add_argument("--others", type=int, default=250, help="fronts: trials of all but NSGA-II, at most")
+    parser.add_argument(
+        "--lengths", nargs="+", default=[], metavar="NAME=N", help="fronts: candidates of single algorithms"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--algorithm", default="concurrent", help="popdb, overhead: of the searches")
@@ -336,6 +345,9 @@ def main() -> None:
         "--held", type=int, default=100, help="predictors, overhead: sub-networks not fitted to"
     )
     parser.add_argument("--cold", type=int, default=96, help="warm, popdb: candidates of a cold search")
+    parser.add_argument(
+        "--threshold", type=float, default=0.03, help="popdb: share below which a choice leaves"
+    )
     parser.add_argument("--runtime", default="onnxruntime", help="warm: the other target's")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -23,6 +24,8 @@ from onnxnas.types import Measurement
 Status = Literal["ok", "crashed", "timeout", "oom", "invalid"]
 _CALIBRATIONS = 6
 _WIDE = 0.2  # of an interval, relative to its middle
+_SLOWED = 1.5  # of the baseline, relative to what it usually takes here
+_REMEMBERED = 32  # of the baseline's latencies
 _AGAIN = 2
 _CALIBRATION_TURNS_SECONDS = 0.12
 _CALIBRATION_SECONDS = 3.0
@@ -133,6 +136,7 @@ class Measurer:
         self._child: Child | None = None
         self._floor = noise_floor
         self._held = ""
+        self._usual: deque[float] = deque(maxlen=_REMEMBERED)
 
     def __enter__(self) -> Self:
         self._running()
@@ -179,19 +183,31 @@ class Measurer:
     def settled(
         self, model: Model, *, protocol: str | Protocol = "short", served: Served | None = None
     ) -> Latency:
-        """As `measure`, again while the interval of the speed-up is wide, three times at most; the narrowest.
+        """As `measure`, again while the figures look disturbed, three times at most; the least disturbed.
 
-        Where others use the machine, a moment in which they slow down only one of the two models makes such an
-        interval, and its middle may be wrong by a factor of two.
+        Where others use the machine, a moment in which they slow down only one of the two models makes a wide
+        interval of the speed-up, whose middle may be wrong by a factor of two; or a narrow one that is wrong, while
+        the baseline takes far longer than it usually does.
         """
         best = self.measure(model, protocol=protocol, served=served)
         for _ in range(_AGAIN):
-            if best.speedup is None or _width(best.speedup) <= _WIDE:
+            if self._disturbed(best) <= 1:
                 break
             found = self.measure(model, protocol=protocol, served=served)
-            if found.speedup is not None and _width(found.speedup) < _width(best.speedup):
+            if found.speedup is not None and self._disturbed(found) < self._disturbed(best):
                 best = found
+        if best.baseline_p50 is not None:
+            self._usual.append(best.baseline_p50.value)
         return best
+
+    def _disturbed(self, found: Latency) -> float:
+        """More than 1 where the figures should not be believed; 0 where there are none."""
+        if found.speedup is None:
+            return 0.0
+        wide = (found.speedup.high - found.speedup.low) / found.speedup.value / _WIDE
+        if found.baseline_p50 is None or not self._usual:
+            return wide
+        return max(wide, found.baseline_p50.value / float(np.median(self._usual)) / _SLOWED)
 
     @property
     def noise_floor(self) -> float:
@@ -346,10 +362,6 @@ def resolve_protocol(protocol: str | Protocol) -> Protocol:
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is not known; use one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
-
-
-def _width(figure: Measurement) -> float:
-    return (figure.high - figure.low) / figure.value
 
 
 def _measured(body: Mapping[str, Any], factor: float = 1.0, unit: str = "") -> Measurement:

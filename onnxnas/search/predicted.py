@@ -13,8 +13,10 @@
 (ConcurrentNAS / LINAS and the full search before it: Cummings et al., A hardware-aware framework for accelerating
 neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
 pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
-predictions only decide which. With a prior (`search.prior`), or a hint of every objective (`problem.Hint`), predictors
-start from what these say, so that a few measurements are enough. Costly hints are asked of the best as predicted, a few
+predictions only decide which. With a hint of every objective (`problem.Hint`), or a prior (`search.prior`), predictors
+start from what these say, so that a few measurements are enough. With a prior its best are measured first, and then
+make half of every round: they are known to be good there, while those that are predicted to be better are in part
+those that predictors think too well of. Costly hints are asked of the best as predicted, a few
 for each that is measured, and the choice is made again among those.
 """
 
@@ -54,7 +56,7 @@ def full(problem: Problem, settings: SearchSettings, rng: np.random.Generator) -
 
 
 class PredictedSearch:
-    """An `Algorithm`. `first` candidates are measured before anything is predicted (with a prior, none), then
+    """An `Algorithm`. `first` candidates are measured before anything is predicted (`LEAST` with a prior), then
     `each` a round; None: as many as there are on the front as predicted.
 
     `rounds` tells how good the predictors of each round were.
@@ -73,6 +75,8 @@ class PredictedSearch:
         told = self._features.prior is not None or len(self._features.hints) == len(problem.objectives)
         self._first = LEAST if told else max(LEAST, first)
         self._each = each
+        best = problem.prior.best(problem, len(problem.prior)) if problem.prior is not None else []
+        self._remembered = {problem.key(genotype): genotype for genotype in best}
         self._known: dict[str, tuple[Genotype, Rows]] = {}
         self._waiting: deque[Genotype] = deque()
         self._open: set[str] = set()
@@ -109,6 +113,7 @@ class PredictedSearch:
             self.rounds.append(Round(self._fitted_to, self._names, scores))
 
     def _next(self) -> list[Genotype]:
+        remembered = [genotype for key, genotype in self._remembered.items() if key not in self._known]
         able = [(g, row) for g, row in self._known.values() if np.isfinite(row).all()]
         rows = np.array([row for _, row in able]).reshape(len(able), len(self._problem.objectives))
         if len(able) >= self._first:
@@ -117,6 +122,8 @@ class PredictedSearch:
             made = [self._features.fitted(i, features, rows[:, i]) for i in range(rows.shape[1])]
             self._names = tuple(name for name, _ in made)
             models: Sequence[Fitted] = [model for _, model in made]
+        elif not self._known and remembered:
+            return remembered[: self._first]
         elif self._features.prior is not None:
             self._names, models = ("prior",) * rows.shape[1], self._features.prior
         else:
@@ -129,8 +136,11 @@ class PredictedSearch:
             self._look(found)
             predicted = _predictions(models, self._features.of(found))
         chosen = self._picked(predicted, rows) if found else []
-        self._predicted = [(found[i], predicted[i]) for i in chosen]
-        return [found[i] for i in chosen]
+        old = remembered[: len(chosen) // 2]
+        keys = {self._problem.key(genotype) for genotype in old}
+        new = [i for i in chosen if self._problem.key(found[i]) not in keys][: len(chosen) - len(old)]
+        self._predicted = [(found[i], predicted[i]) for i in new]
+        return [*old, *(found[i] for i in new)]
 
     def _look(self, genotypes: Sequence[Genotype]) -> None:
         """Ask the costly hints of these, the first time of others from all over the space, too."""

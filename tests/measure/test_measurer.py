@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +299,19 @@ def test_wide_intervals_are_measured_again(
     monkeypatch.setattr(quiet, "measure", lambda *_, **__: left.pop(0))
     assert quiet.settled(b"") is told[kept]
     assert len(told) - len(left) == asked
+
+
+def test_a_slow_baseline_is_measured_again(monkeypatch: pytest.MonkeyPatch, feeds: Feeds) -> None:
+    """A moment in which others slow the baseline down would make the candidate look fast, and surely so."""
+
+    def told(baseline: float, speedup: float) -> Latency:
+        figure = Measurement(baseline, baseline, baseline, 8, "ms", "short")
+        return replace(ratio(speedup, 0.99 * speedup, 1.01 * speedup), baseline_p50=figure)
+
+    calm = [told(1.0 + 0.01 * i, 2.0) for i in range(5)]
+    left = [*calm, told(9.0, 18.0), told(1.02, 2.1), told(1.4, 2.0)]
+    quiet = Measurer(FAKE, model(us=60), feeds)  # never entered: no process
+    monkeypatch.setattr(quiet, "measure", lambda *_, **__: left.pop(0))
+    found = [quiet.settled(b"").speedup for _ in range(7)]
+    assert [figure.value for figure in found if figure] == [2.0] * 5 + [2.1, 2.0]
+    assert not left
