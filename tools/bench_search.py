@@ -233,7 +233,7 @@ def warm(table: Table, options: argparse.Namespace) -> None:
 def popdb(table: Table, options: argparse.Namespace) -> None:
     """Search in the whole space, and in what the good candidates of other seeds leave of it."""
     line = table.line
-    earlier = [t for s in range(100, 102) for t in searched(table, options.algorithm, options.cold, s)]
+    earlier = [t for s in range(100, 102) for t in searched(table, "concurrent", options.cold, s)]
     able = [t for t in earlier if t.status == "ok"]
     good = search.best_layers(search.minimised(able, OBJECTIVES), len(able) / 2)
     problem = search.Problem(line.space, OBJECTIVES)
