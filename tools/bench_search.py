@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from onnxnas import measure, search
+from onnxnas.pipeline.config import SearchConfig
 from onnxnas.pipeline.line import Line
 from onnxnas.search.features import Features
 from onnxnas.search.operators import spread_sample
@@ -118,16 +119,10 @@ def curve(trials: Sequence[Trial], scale: search.Frame) -> Rows:
 
 def fronts(table: Table, options: argparse.Namespace) -> None:
     """Algorithms against each other, the mean over seeds."""
-    own = {name: int(n) for name, _, n in (text.partition("=") for text in options.lengths)}
     found = {
         name: [
             repeated(
-                *(
-                    table,
-                    name,
-                    own.get(name, min(n, options.trials if name == "nsga2" else options.others)),
-                    seed,
-                ),
+                *(table, name, min(n, options.trials if name == "nsga2" else options.others), seed),
                 hinted=not options.no_hints,
                 glances=not options.no_glances,
             )
@@ -332,9 +327,6 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--trials", type=int, default=1000, help="fronts: of NSGA-II")
     parser.add_argument("--others", type=int, default=250, help="fronts: trials of all but NSGA-II, at most")
-    parser.add_argument(
-        "--lengths", nargs="+", default=[], metavar="NAME=N", help="fronts: candidates of single algorithms"
-    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--algorithms", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--algorithm", default="concurrent", help="popdb, overhead: of the searches")
@@ -346,7 +338,10 @@ def main() -> None:
     )
     parser.add_argument("--cold", type=int, default=96, help="warm, popdb: candidates of a cold search")
     parser.add_argument(
-        "--threshold", type=float, default=0.03, help="popdb: share below which a choice leaves"
+        "--threshold",
+        type=float,
+        default=SearchConfig.model_validate({}).reduce_threshold,
+        help="popdb: as reduce_threshold",
     )
     parser.add_argument("--runtime", default="onnxruntime", help="warm: the other target's")
     parser.add_argument("--threads", type=int, default=2)

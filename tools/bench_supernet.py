@@ -58,10 +58,8 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         widths = [16] + [16] * n + [32] * n + [64] * n
-        self.chain = [
-            Block(a, b, 2 if a != b and i else 1) for i, (a, b) in enumerate(itertools.pairwise(widths))
-        ]
-        self.blocks = nn.Sequential(*self.chain)
+        pairs = enumerate(itertools.pairwise(widths))
+        self.blocks = nn.Sequential(*(Block(a, b, 2 if a != b and i else 1) for i, (a, b) in pairs))
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +94,8 @@ def to_onnx(net: ResNet) -> onnx.ModelProto:
         )
 
     x = node("Relu", [conv_bn("x", net.conv1, net.bn1, "stem")], "stem.relu")
-    for i, block in enumerate(net.chain):
+    for i, block in enumerate(net.blocks):
+        assert isinstance(block, Block)
         name = f"block{i}"
         y = node("Relu", [conv_bn(x, block.conv1, block.bn1, name + ".conv1")], name + ".relu1")
         y = conv_bn(y, block.conv2, block.bn2, name + ".conv2")

@@ -107,6 +107,8 @@ def test_fewer_measurements_with_a_prior(name: str) -> None:
     assert np.mean(warm) > np.mean([reached(name, 20, seed, None) for seed in range(3)])
     if name == "concurrent":  # it learns from the figures, the others only begin with the best
         assert np.mean(warm) > np.mean([reached(name, 40, seed, None) for seed in range(3)])
+        longer = [reached(name, 32, seed, prior) for seed in range(3)]
+        assert np.mean(longer) > 0.99 * np.mean([reached(name, 80, seed, None) for seed in range(3)])
 
 
 def test_what_was_best_there_is_measured_first_and_is_half_of_every_round() -> None:
