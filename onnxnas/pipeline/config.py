@@ -113,6 +113,9 @@ class FinaliseConfig(Section):
     finalists: int = Field(5, ge=1)
     epochs: float = Field(20, ge=0)
     lr: float | None = Field(None, gt=0, description="none: the optimizer's own for fine-tuning")
+    weight_decay: float | None = Field(
+        None, ge=0, description="none: that of `train`, or the optimizer's own"
+    )
     recalibration_images: int = Field(4096, ge=1)
     measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
     processes: int | None = Field(

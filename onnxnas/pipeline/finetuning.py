@@ -44,13 +44,15 @@ def loaded(line: Line, model: ModelProto) -> graph.Graph:
 def settings(line: Line, epochs: float, max_seconds: float | None = None) -> TrainSettings:
     """How finalists are fine-tuned."""
     final = line.config.finalise
-    changes = {
+    changes: dict[str, Any] = {
         "epochs": epochs,
         "eval_every": 0.0,
         "lr": final.lr,
         "recalibration_images": final.recalibration_images,
         "max_seconds": max_seconds,
     }
+    if final.weight_decay is not None:
+        changes["weight_decay"] = final.weight_decay
     tuning = line.config.train.for_finetuning(**changes)
     return train.settled(tuning, line.graph)  # by the original, whose attention a sub-network may have lost
 

@@ -59,6 +59,20 @@ def test_a_sub_network_without_attention_is_finetuned_as_its_original() -> None:
     assert (again.optimizer, again.lr) == (found.optimizer, found.lr)
 
 
+@pytest.mark.parametrize(
+    ("training", "finalists", "expected"),
+    [(None, None, OPTIMIZERS["adamw"].weight_decay), (0.3, None, 0.3), (0.3, 0.0, 0.0), (None, 0.2, 0.2)],
+)
+def test_finalists_may_have_a_weight_decay_of_their_own(
+    training: float | None, finalists: float | None, expected: float
+) -> None:
+    body = {"train": {"weight_decay": training}, "finalise": {"weight_decay": finalists}}
+    config = configuration.resolve({"model": "m.onnx", "data": "d.npz", "output": "o", **body})
+    line: Any = SimpleNamespace(config=config, graph=graph.load(graphs.vit()))
+    assert finetuning.settings(line, 1.0).weight_decay == expected
+    assert config.train.weight_decay == training
+
+
 def test_an_unknown_optimizer_is_named_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match="'adam' is unknown; expected auto, sgd, adamw or module:name"):
         settled(TrainSettings.model_validate({"optimizer": "adam"}), graph.load(graphs.resnet()))
