@@ -1,9 +1,10 @@
 """Training batches in torch: whole batches at a time, from samples kept as they are stored.
 
-An epoch's order, crops and flips are drawn at once from a generator seeded by (seed, epoch), so an epoch
+An epoch's order, crops, flips and patches are drawn at once from a generator seeded by (seed, epoch), so an epoch
 can start at any batch and gives what it would have given there. The order of work per batch: pick, to
-float, normalise, pad with black, gather the cut (and mirrored) pixels. Pixels are gathered with their
-channels together, which is what makes channels_last the cheaper of the two memory formats to produce.
+float, normalise, pad with black, gather the cut (and mirrored) pixels, put patches of other pictures in. Pixels
+are gathered with their channels together, which is what makes channels_last the cheaper of the two memory formats to
+produce.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ TorchBatch = tuple[dict[str, Tensor], Tensor | None]
 
 @dataclass(frozen=True, eq=False)
 class _Draws:
-    """Of one epoch, by position in it: sample, crop offsets (0 .. 2 pad), mirrored or not."""
+    """Of one epoch, by position in it: sample, crop offsets (0 .. 2 pad), mirrored or not, and a patch.
+
+    `patch` is [4, n], of 0 to 1 each: its area, its centre down and across, and whether a batch that begins here is
+    mixed (where that is below the share of batches that are).
+    """
 
     order: Tensor
     down: Tensor
     right: Tensor
     flip: Tensor
+    patch: Tensor
 
 
 class TorchBatches:
@@ -55,6 +61,11 @@ class TorchBatches:
         self._images = [name for name, x in self._x.items() if name in dataset.images and x.ndim == 4]
         self._dtypes = {name: _torch_dtype(dtype) for name, dtype in dataset.dtypes.items()}
 
+    @property
+    def pictures(self) -> bool:
+        """Whether there is an image among the inputs."""
+        return bool(self._images)
+
     def count(self, batch_size: int, *, drop_last: bool = True, limit: int | None = None) -> int:
         """Number of batches of an epoch."""
         n = self.n if limit is None else min(limit, self.n)
@@ -69,6 +80,7 @@ class TorchBatches:
         start: int = 0,
         shuffle: bool = True,
         augment: bool = True,
+        mixed: float = 0.0,
         drop_last: bool = True,
         limit: int | None = None,
         part: tuple[int, int] = (1, 0),
@@ -76,7 +88,9 @@ class TorchBatches:
         """Yields ({input: [b, ...]}, y [b, ...] or None) from batch number `start` on.
 
         The same arguments give the same batches. `limit` takes that many samples (random ones when
-        shuffled). Class labels come as int64.
+        shuffled). Class labels come as int64. Of the share `mixed` of the batches every picture has a patch of
+        another of its batch, from none of it to all (CutMix, Yun et al. 2019), and y is None: no label is true of
+        them, a teacher has to say what they are (Beyer et al. 2022). What goes with the pictures is not exchanged.
 
         Raises:
             ValueError: batch_size below 1.
@@ -88,8 +102,12 @@ class TorchBatches:
         for k in range(start, self.count(batch_size, drop_last=drop_last, limit=limit)):
             first = k * batch_size
             own = part_of(min(batch_size, n - first), *part)
-            span = slice(first + own.start, first + own.stop)
-            yield self._batch(draws, span, augment and bool(self.dataset.augment))
+            augmented = augment and bool(self.dataset.augment)
+            if mixed > 0 and float(draws.patch[3, first]) < mixed:
+                whole, _ = self._batch(draws, slice(first, min(first + batch_size, n)), augmented)
+                yield self._patched(whole, draws.patch[:3, first : first + batch_size], own), None
+                continue
+            yield self._batch(draws, slice(first + own.start, first + own.stop), augmented)
 
     def _draw(self, seed: int, epoch: int, shuffle: bool) -> _Draws:
         generator = torch.Generator().manual_seed(_mix(seed, epoch))
@@ -101,7 +119,8 @@ class TorchBatches:
             shifts = torch.full_like(shifts, pad)
         if "flip" not in self.dataset.augment:
             flip = torch.zeros_like(flip)
-        return _Draws(*(t.to(self.device) for t in (order, shifts[0], shifts[1], flip)))
+        patch = torch.rand((4, self.n), generator=generator)
+        return _Draws(*(t.to(self.device) for t in (order, shifts[0], shifts[1], flip, patch)))
 
     def _padding(self) -> int:
         if not self._images:
@@ -133,6 +152,16 @@ class TorchBatches:
         if augment and y.ndim >= 3:
             y = _crop_target(y, *where)
         return x, y if y.dtype.is_floating_point else y.long()
+
+    def _patched(self, x: dict[str, Tensor], patch: Tensor, own: slice) -> dict[str, Tensor]:
+        """The samples `own` of a batch, their pictures with patches of the ones before them."""
+        done = {name: value[own] for name, value in x.items()}
+        for name in self._images:
+            nhwc = self.dataset.normalise.model_layout == "nhwc"
+            pixels = x[name] if nhwc else x[name].permute(0, 2, 3, 1)
+            made = patched(pixels, pixels.roll(1, 0), *patch[:, : len(pixels)])[own]
+            done[name] = self._laid_out(made)
+        return done
 
     def _flat(self, name: str, raw: Tensor) -> Tensor:
         return (self._normalised(raw) if name in self.dataset.images else raw).to(self._dtypes[name])
@@ -184,6 +213,23 @@ def crop_flip(
     rows = first[:, None] + torch.arange(h, device=pixels.device)
     index = rows[:, :, None] * wide + columns[:, None, :]
     return padded.view(-1, c).index_select(0, index.view(-1)).view(b, h, w, c)
+
+
+def patched(pixels: Tensor, others: Tensor, area: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Each image of [b, h, w, c] with a patch of the one in `others`, from the same place.
+
+    `area` [b] is the patch's share of an image, `down` and `right` [b] where its centre is, all of 0 to 1; it has the
+    image's proportions, and what lies beyond the edge is left out (CutMix, Yun et al. 2019, section 3.1).
+    """
+    _, h, w, _ = pixels.shape
+    half = area.sqrt() / 2
+
+    def within(length: int, centre: Tensor) -> Tensor:
+        place = (torch.arange(length, device=pixels.device) + 0.5) / length
+        return (place - centre[:, None]).abs() < half[:, None]
+
+    inside = within(h, down)[:, :, None] & within(w, right)[:, None, :]
+    return torch.where(inside[..., None], others, pixels)
 
 
 def _crop_target(y: Tensor, down: Tensor, right: Tensor, flip: Tensor, pad: int) -> Tensor:

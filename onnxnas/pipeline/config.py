@@ -116,6 +116,15 @@ class FinaliseConfig(Section):
     weight_decay: float | None = Field(
         None, ge=0, description="none: that of `train`, or the optimizer's own"
     )
+    mixed: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of batches of mixed pictures, as in `train`; none: that of `train`",
+    )
+    distinct_epochs: int | None = Field(
+        None, ge=1, description="after which the same batches come again; none: that of `train`"
+    )
     recalibration_images: int = Field(4096, ge=1)
     measure_seconds: float = Field(7.0, gt=0, description="timed, for each of the final measurements")
     processes: int | None = Field(

@@ -51,8 +51,9 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
         "recalibration_images": final.recalibration_images,
         "max_seconds": max_seconds,
     }
-    if final.weight_decay is not None:
-        changes["weight_decay"] = final.weight_decay
+    for name in ("weight_decay", "mixed", "distinct_epochs"):
+        if getattr(final, name) is not None:
+            changes[name] = getattr(final, name)
     tuning = line.config.train.for_finetuning(**changes)
     return train.settled(tuning, line.graph)  # by the original, whose attention a sub-network may have lost
 
@@ -85,22 +86,25 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
 
 def lessons(line: Line) -> train.Lessons:
     """What the original says of the batches of this run, kept for whatever is fine-tuned on the same ones."""
-    settings = line.config.train
-    what = [line.finishing.digest, line.config.seed, settings.batch_size, settings.augment]
+    chosen = settings(line, 1.0)
+    what = [line.finishing.digest, line.config.seed, chosen.batch_size, chosen.augment, chosen.mixed]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     return train.Lessons(line.run / LESSONS / name)
 
 
 def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
-    """For how many epochs the teacher's answers are kept for `pieces` finalists: for all, or for none.
+    """For how many epochs the teacher's answers are kept for `pieces` finalists: for all distinct ones, or for none.
 
-    For none when there is only one finalist, when nobody asks the teacher, or when they would take too much room.
+    For none when nobody would read them twice, when nobody asks the teacher, or when they would take too much room.
     """
-    if pieces < 2 or not train.criterion(line.graph, line.data, line.config.train).needs_teacher:
+    chosen = settings(line, 1.0)
+    distinct = min(epochs, chosen.distinct_epochs or math.inf)
+    once = pieces < 2 and distinct >= epochs
+    if once or not train.criterion(line.graph, line.data, chosen).needs_teacher:
         return 0
     shapes = [line.graph.tensors[name].shape for name in line.graph.outputs]
     values = sum(np.inf if shape is None else float(np.prod(shape[1:])) for shape in shapes)
-    whole = math.ceil(epochs)
+    whole = math.ceil(distinct)
     return whole if 4 * values * line.finishing.train.n * whole <= MOST_KEPT else 0
 
 

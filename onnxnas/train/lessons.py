@@ -87,6 +87,7 @@ class Lessons:
             seed=seed,
             epoch=epoch,
             augment=settings.augment,
+            mixed=settings.mixed,
             drop_last=data.train.n >= size,
             limit=None if batches is None else batches * size,
         ):

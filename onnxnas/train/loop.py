@@ -23,7 +23,7 @@ from torch import Tensor
 
 from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.data.torch_batches import TorchBatches, part_of
-from onnxnas.errors import CheckFailed, DataError, Interrupted
+from onnxnas.errors import CheckFailed, ConfigError, DataError, Interrupted
 from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
@@ -70,7 +70,7 @@ def train(
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
         Interrupted: `should_stop` said so; a checkpoint has been written.
         CheckFailed: the loss was not a number for 20 steps on end.
-        ConfigError: unknown strategy, loss or optimizer.
+        ConfigError: unknown strategy, loss or optimizer; pictures to be mixed where there are none or no teacher.
         DataError: the training split is empty.
         EnvironmentProblem: another process of the group is gone.
     """
@@ -142,6 +142,12 @@ class _Run:
         self.teacher = teacher
         if teacher is None and self.criterion.needs_teacher:
             self.teacher = original(net)
+        if settings.mixed > 0 and not (self.criterion.needs_teacher and self.batches.pictures):
+            raise ConfigError(
+                f"mixed is {settings.mixed:g}: mixed pictures need pictures, and a teacher that says what they are; "
+                f"got inputs {sorted(data.train.x)} and distillation {self.criterion.weight:g}. Set mixed to 0, or "
+                "distillation above it"
+            )
         self.metric = metric or metric_of(data)
         self.judge: Judge | None = None
         self.at = Progress()
@@ -172,6 +178,11 @@ class _Run:
         self.record.finish(at, net, result)
         return result
 
+    def _place(self) -> tuple[int, int]:
+        """The next batch: of which epoch's, and its number there."""
+        epoch, index = divmod(self.at.step, self.per_epoch)
+        return epoch % (self.settings.distinct_epochs or epoch + 1), index
+
     def progress(self) -> float:
         """From 0 to 1: by steps, or by the clock when that is ahead."""
         by_steps = self.at.step / self.total
@@ -189,13 +200,14 @@ class _Run:
         self.net.train()
         self._after_step(None)
         while not self._over():
-            epoch, first = divmod(at.step, self.per_epoch)
+            epoch, first = self._place()
             for x, y in self.batches.epoch(
                 settings.batch_size,
                 seed=self.seed,
                 epoch=epoch,
                 start=first,
                 augment=settings.augment,
+                mixed=settings.mixed,
                 drop_last=self.whole,
                 part=(self.group.size, self.group.rank),
             ):
@@ -286,7 +298,7 @@ class _Run:
         """What the lessons have of this batch of n samples."""
         if self.lessons is None or not self.criterion.needs_teacher:
             return None
-        epoch, index = divmod(self.at.step, self.per_epoch)
+        epoch, index = self._place()
         first = index * self.settings.batch_size
         return self.lessons.of(epoch, slice(first, first + n))
 

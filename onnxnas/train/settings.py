@@ -67,6 +67,17 @@ class TrainSettings(BaseModel):
     temperature: Positive = 4.0
     in_place: bool = Field(False, description="sub-networks learn from the maximal one of the same step")
     augment: bool = True
+    mixed: Share = Field(
+        0.0,
+        description="share of the batches in which each picture has a patch of another (CutMix); what they are, the "
+        "teacher alone says",
+    )
+    distinct_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs after which the same batches come again, about which a teacher whose answers are kept need "
+        "not be asked again; none: they never do",
+    )
 
     bf16: bool | Literal["auto"] = "auto"
     deterministic: bool = False

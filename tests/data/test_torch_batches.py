@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from onnxnas import data
-from onnxnas.data.torch_batches import TorchBatches, crop_flip
+from onnxnas.data.torch_batches import TorchBatches, crop_flip, patched
 from onnxnas.types import TensorInfo
 
 IMAGE = [TensorInfo("x", np.dtype(np.float32), (1, 3, 16, 16), ("n", 3, 16, 16))]
@@ -156,3 +156,52 @@ def test_fast_enough(tmp_path: Path) -> None:
         count = sum(len(batch["x"]) for batch, _ in store.epoch(128, epoch=epoch))
         best = min(best, (time.perf_counter() - start) / count)
     assert 1 / best > 20_000
+
+
+def test_patches_are_the_plain_definition() -> None:
+    """A box of the image's proportions around the centre, cut off at the edges; the rest stays."""
+    generator = torch.Generator().manual_seed(0)
+    mine, others = torch.randn((2, 50, 8, 12, 3), generator=generator)
+    area, down, right = torch.rand((3, 50), generator=generator)
+    got = patched(mine, others, area, down, right).numpy()
+    shares = []
+    for i in range(50):
+        high, wide = 8 * float(area[i]) ** 0.5, 12 * float(area[i]) ** 0.5
+        expected = mine[i].numpy().copy()
+        inside = 0
+        for row in range(8):
+            for column in range(12):
+                far = (
+                    abs(row + 0.5 - 8 * float(down[i])) / high,
+                    abs(column + 0.5 - 12 * float(right[i])) / wide,
+                )
+                if max(far) < 0.5:
+                    expected[row, column] = others[i, row, column]
+                    inside += 1
+        assert np.array_equal(got[i], expected)
+        shares.append(inside / 96)
+    assert min(shares) < 0.02
+    assert max(shares) > 0.6
+
+
+def test_a_share_of_the_batches_is_mixed(tmp_path: Path) -> None:
+    """Each pixel is the picture's own or that of the one before it in the batch; the other batches are as ever."""
+    dataset = make(tmp_path, n=1600)
+    store = TorchBatches(dataset.train, dataset)
+    plain = list(store.epoch(16, seed=3))
+    made = list(store.epoch(16, seed=3, mixed=0.5))
+    mixed = 0
+    for (x, y), (was, labels) in zip(made, plain, strict=True):
+        assert labels is not None
+        if y is not None:
+            assert torch.equal(x["x"], was["x"])
+            assert torch.equal(y, labels)
+            continue
+        mixed += 1
+        own, other = was["x"], was["x"].roll(1, 0)
+        assert bool(((x["x"] == own) | (x["x"] == other)).all())
+        assert 0 < float((x["x"] != own).float().mean()) < 1
+    assert 35 <= mixed <= 65
+    assert all(y is None for _, y in store.epoch(16, seed=3, mixed=1.0))
+    again = [x["x"] for x, _ in store.epoch(16, seed=3, mixed=0.5, start=40)]
+    assert all(torch.equal(one, x["x"]) for one, (x, _) in zip(again, made[40:], strict=True))

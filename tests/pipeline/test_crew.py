@@ -74,18 +74,24 @@ def test_several_processes_give_what_one_gives(copy: Path, monkeypatch: pytest.M
 
 
 def test_answers_are_kept_where_they_are_worth_it(tiny_run: Path) -> None:
-    """For several finalists, whole epochs; not where they would be too large, or where only labels teach."""
+    """For several finalists, whole epochs, or where they come again; not too large ones, or where only labels teach."""
     line = opened(tiny_run)
     samples, scores = line.data.train.n, np.prod((line.graph.tensors[line.graph.outputs[0]].shape or ())[1:])
     assert finetuning.kept_epochs(line, 2.3, 2) == 3
     assert finetuning.kept_epochs(line, 2.3, 1) == 0
+    again = opened(tiny_run)
+    again.config = changed(again.config, "finalise", distinct_epochs=2)
+    assert [finetuning.kept_epochs(again, 2.3, pieces) for pieces in (1, 2)] == [2, 2]
+    assert finetuning.kept_epochs(again, 1.3, 1) == 0
     most = int(finetuning.MOST_KEPT // (4 * scores * samples))
     assert finetuning.kept_epochs(line, most, 4) == most
     assert finetuning.kept_epochs(line, most + 1, 4) == 0
-    line.config = line.config.model_copy(
-        update={"train": line.config.train.model_copy(update={"distillation": 0.0})}
-    )
+    line.config = changed(line.config, "train", distillation=0.0)
     assert finetuning.kept_epochs(line, 2.3, 2) == 0
+
+
+def changed(whole: config.Config, section: str, **changes: float) -> config.Config:
+    return whole.model_copy(update={section: getattr(whole, section).model_copy(update=changes)})
 
 
 def test_errors_come_back_as_they_were(copy: Path) -> None:

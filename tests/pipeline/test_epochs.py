@@ -18,12 +18,14 @@ seconds = st.floats(1.0, 1000.0)
     seconds,
     st.integers(0, 40),
     st.floats(60.0, 1e5),
+    st.integers(1, 60),
 )
 def test_they_take_the_time_there_is(
-    each: list[float], size: int, asking: float, known: int, left: float
+    each: list[float], size: int, asking: float, known: int, left: float, distinct: int
 ) -> None:
-    epochs = fitting_epochs(each, size, left, 1e9, asking=asking, known=known)
-    told = asking * max(0.0, max(epochs) - known)
+    known = min(known, distinct)
+    epochs = fitting_epochs(each, size, left, 1e9, asking=asking, known=known, distinct=distinct)
+    told = asking * max(0.0, min(distinct, max(epochs)) - known)
     whole = told + makespan([own * count for own, count in zip(each, epochs, strict=True)], size)
     # rounded to hundredths of an epoch
     assert whole == pytest.approx(left, abs=0.01 * (asking + sum(each)))
@@ -39,6 +41,11 @@ def test_answers_that_are_there_cost_nothing() -> None:
     assert fitting_epochs([10, 10], 2, 600, 100, asking=10, known=0) == [30, 30]
     assert fitting_epochs([10, 10], 2, 600, 100, asking=10, known=20) == [40, 40]
     assert fitting_epochs([10, 10], 2, 600, 100, asking=10, known=90) == [60, 60]
+
+
+def test_what_comes_again_need_not_be_asked_again() -> None:
+    assert fitting_epochs([10, 10], 2, 600, 100, asking=10, distinct=10) == [50, 50]
+    assert fitting_epochs([10, 10], 2, 600, 100, asking=10, known=10, distinct=10) == [60, 60]
 
 
 def test_no_more_than_are_wanted() -> None:

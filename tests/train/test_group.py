@@ -73,11 +73,15 @@ def test_two_processes_are_one_with_two_parts(tmp_path: Path, root: Path) -> Non
     assert len(log) == len((tmp_path / "parts" / "log.jsonl").read_text().splitlines()) == 9 + 4
 
 
-def test_parts_of_batches_are_the_batches() -> None:
+@pytest.mark.parametrize("mixed", [0.0, 1.0])
+def test_parts_of_batches_are_the_batches(mixed: float) -> None:
     data = tiny.data()
     batches = TorchBatches(data.train, data)
-    whole = [x["x"] for x, _ in batches.epoch(20, seed=1, drop_last=False)]
-    parts = [[x["x"] for x, _ in batches.epoch(20, seed=1, drop_last=False, part=(3, i))] for i in range(3)]
+
+    def made(part: tuple[int, int]) -> list[torch.Tensor]:
+        return [x["x"] for x, _ in batches.epoch(20, seed=1, mixed=mixed, drop_last=False, part=part)]
+
+    whole, parts = made((1, 0)), [made((3, i)) for i in range(3)]
     for batch, *own in zip(whole, *parts, strict=True):
         assert max(len(one) for one in own) - min(len(one) for one in own) <= 1
         torch.testing.assert_close(torch.cat(own), batch, rtol=0, atol=0)

@@ -27,20 +27,29 @@ def taught(place: Path | None, epochs: int, **changes: object) -> Lessons:
     return lessons
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize(
+    ("labels", "changes"),
+    [
+        (True, {}),
+        (False, {}),
+        (True, {"accumulate": 2}),
+        (False, {"accumulate": 2}),
+        (True, {"mixed": 0.6}),
+        (True, {"mixed": 0.6, "distinct_epochs": 1}),
+    ],
+)
 def test_training_by_kept_answers_is_training_by_the_teacher(
-    tmp_path: Path, labels: bool, accumulate: int
+    tmp_path: Path, labels: bool, changes: dict[str, float]
 ) -> None:
     """The same weights to the last bit; a batch worked on in parts gives the teacher other shapes, so nearly so."""
-    chosen = tiny.settings(distillation=0.9, strategy="fixed", accumulate=accumulate)
+    chosen = tiny.settings(distillation=0.9, strategy="fixed", **changes)
     teacher = teacher_of(graph.load(graphs.NETWORKS["resnet"]()))
-    lessons = taught(tmp_path, 3)
+    lessons = taught(tmp_path, int(changes.get("distinct_epochs", 3)), mixed=changes.get("mixed", 0.0))
     alone, told = network(), network()
     data = tiny.data(labels=labels)
     train(alone, data, chosen, directory=None, teacher=teacher, seed=3)
     train(told, data, chosen, directory=None, teacher=_Silent(), lessons=lessons, seed=3)  # type: ignore[arg-type]
-    tolerance = 0.0 if accumulate == 1 else 1e-5
+    tolerance = 1e-5 if "accumulate" in changes else 0.0
     for name, value in alone.weights().items():
         np.testing.assert_allclose(told.weights()[name], value, rtol=0, atol=tolerance, err_msg=name)
     assert any(

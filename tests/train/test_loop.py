@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from onnxnas.errors import CheckFailed, Interrupted, RunError
+from onnxnas.errors import CheckFailed, ConfigError, Interrupted, RunError
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train import TrainSettings, load_weights, train
 from tests.train import tiny
@@ -245,3 +246,48 @@ def test_without_labels_the_student_comes_back_to_the_original() -> None:
 def test_settings_refuse_unknown_keys() -> None:
     with pytest.raises(ValueError, match="learning_rate"):
         TrainSettings.model_validate({"learning_rate": 1})
+
+
+def test_the_same_batches_come_again_after_so_many_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every step the pictures that the network gets: as long as they are distinct, those of a run without."""
+    assert [
+        len(set(seen(monkeypatch, epochs, distinct))) for epochs, distinct in ((4, None), (4, 2), (4, 9))
+    ] == [
+        12,
+        6,
+        12,
+    ]
+    plain, again = seen(monkeypatch, 4, None), seen(monkeypatch, 4, 2)
+    assert again == plain[:6] * 2
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, epochs: int, distinct: int | None) -> list[bytes]:
+    net, found = SuperNetwork(tiny.places()), []
+    forward = net.forward
+
+    def watched(x: Any) -> Any:
+        found.append(x["x"].numpy().tobytes())
+        return forward(x)
+
+    monkeypatch.setattr(net, "forward", watched)
+    options = tiny.settings(strategy="fixed", epochs=epochs, distinct_epochs=distinct)
+    train(net, tiny.data(), options, directory=None)
+    return found
+
+
+def test_mixed_pictures_are_learnt_from_the_teacher_alone() -> None:
+    """With every batch mixed, labels have no say; without a teacher there is nothing to learn from them."""
+    data, options = tiny.data(), tiny.settings(epochs=2, mixed=1.0, distillation=0.5)
+    assert data.train.y is not None
+    wrong = replace(data, train=replace(data.train, y=(data.train.y + 1) % 4))
+    one, other = SuperNetwork(tiny.places()), SuperNetwork(tiny.places())
+    train(one, data, options, directory=None)
+    train(other, wrong, options, directory=None)
+    assert same(dict(one.weights()), dict(other.weights()))
+    assert not same(dict(one.weights()), dict(SuperNetwork(tiny.places()).weights()))
+    with pytest.raises(
+        ConfigError, match=r"mixed is 1: mixed pictures need .* a teacher .* distillation 0\."
+    ):
+        train(one, data, tiny.settings(mixed=1.0, distillation=0.0), directory=None)
+    with pytest.raises(ConfigError, match=r"mixed pictures need pictures.* inputs \['x'\]"):
+        train(one, replace(data, images=frozenset()), options, directory=None)

@@ -67,10 +67,28 @@ def test_finalists_may_have_a_weight_decay_of_their_own(
     training: float | None, finalists: float | None, expected: float
 ) -> None:
     body = {"train": {"weight_decay": training}, "finalise": {"weight_decay": finalists}}
-    config = configuration.resolve({"model": "m.onnx", "data": "d.npz", "output": "o", **body})
-    line: Any = SimpleNamespace(config=config, graph=graph.load(graphs.vit()))
+    line = line_of(body)
     assert finetuning.settings(line, 1.0).weight_decay == expected
-    assert config.train.weight_decay == training
+    assert line.config.train.weight_decay == training
+
+
+def test_finalists_may_see_pictures_of_their_own() -> None:
+    """What `finalise` says of mixing and of epochs that come again, else what `train` says."""
+    training = {"mixed": 0.3, "distinct_epochs": 5}
+    assert told(line_of({})) == (0.0, None)
+    assert told(line_of({"train": training})) == (0.3, 5)
+    assert told(line_of({"train": training, "finalise": {"mixed": 0.0}})) == (0.0, 5)
+    assert told(line_of({"finalise": {"mixed": 0.7, "distinct_epochs": 8}})) == (0.7, 8)
+
+
+def told(line: Any) -> tuple[float, int | None]:
+    found = finetuning.settings(line, 1.0)
+    return found.mixed, found.distinct_epochs
+
+
+def line_of(body: dict[str, Any]) -> Any:
+    config = configuration.resolve({"model": "m.onnx", "data": "d.npz", "output": "o", **body})
+    return SimpleNamespace(config=config, graph=graph.load(graphs.vit()))
 
 
 def test_an_unknown_optimizer_is_named_with_what_there_is() -> None:

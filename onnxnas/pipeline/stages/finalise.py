@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -131,7 +132,10 @@ def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
         known = finetuning.lessons(line).known()
         told = float(np.mean(asking)) / crew.size
-        epochs = fitting_epochs(each, crew.size, left, config.epochs, asking=told, known=known)
+        distinct = finetuning.settings(line, 1.0).distinct_epochs or math.inf
+        epochs = fitting_epochs(
+            each, crew.size, left, config.epochs, asking=told, known=known, distinct=distinct
+        )
         if not finetuning.kept_epochs(line, max(epochs), len(subnets)):
             each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
             epochs = fitting_epochs(each, crew.size, left, config.epochs)
