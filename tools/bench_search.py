@@ -229,12 +229,8 @@ def popdb(table: Table, options: argparse.Namespace) -> None:
     """Search in the whole space, and in what the good candidates of other seeds leave of it."""
     line = table.line
     earlier = [t for s in range(100, 102) for t in searched(table, "concurrent", options.cold, s)]
-    able = [t for t in earlier if t.status == "ok"]
-    good = search.best_layers(search.minimised(able, OBJECTIVES), len(able) / 2)
-    problem = search.Problem(line.space, OBJECTIVES)
-    kept = search.populated([problem.encode(able[i].subnet) for i in good], problem.upper, options.threshold)
-    choices = {d.name: k for d, k in zip(line.space.dimensions, kept, strict=True)}
-    reduced = search.ReducedSpace(line.space, choices)
+    good = search.better_half(earlier, OBJECTIVES)
+    reduced = search.ReducedSpace(line.space, search.populated(line.space, good, options.threshold))
     print(f"10^{line.space.size_log10:.1f} -> 10^{reduced.size_log10:.1f} sub-networks\n")
     runs = {
         name: [searched(table, options.algorithm, options.cold, s, space=space) for s in options.seeds]

@@ -8,10 +8,6 @@ Both are copied into this run before the search begins, so that it can be resume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from onnxnas import search
 from onnxnas.errors import ConfigError, RunError
 from onnxnas.pipeline import config as configuration
@@ -20,7 +16,7 @@ from onnxnas.pipeline.config import Config
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.objectives import objectives
 from onnxnas.pipeline.run_dir import RunDirectory
-from onnxnas.types import Objective, Trial
+from onnxnas.types import Objective, Subnet, Trial
 
 _COSTS = (Objective("macs", "MACs", maximise=False), Objective("params", "weights", maximise=False))
 
@@ -65,11 +61,8 @@ def space(line: Line) -> search.Space:
     place = line.run / "reduced.json"
     if not place.is_file():
         examine(line.config, line.identity["model_sha256"])
-        good = [trial for path in settings.reduce_from for trial in _good(path)]
-        whole = search.Problem(line.space, ())
-        genotypes = [whole.encode(line.space.repair(trial.subnet)) for trial in good]
-        kept = search.populated(genotypes, whole.upper, settings.reduce_threshold)
-        choices = {d.name: list(k) for d, k in zip(line.space.dimensions, kept, strict=True)}
+        good = [subnet for path in settings.reduce_from for subnet in _good(path)]
+        choices = search.populated(line.space, good, settings.reduce_threshold)
         files.write_json(place, {"from": list(settings.reduce_from), "choices": choices})
     try:
         reduced = search.ReducedSpace(line.space, files.read_json(place)["choices"])
@@ -93,11 +86,7 @@ def _trials(path: str) -> tuple[list[Trial], list[str]]:
     return search.read_trials_csv(RunDirectory(path) / "trials.csv", known), [o.name for o in known]
 
 
-def _good(path: str) -> Sequence[Trial]:
-    """The better half of the successful trials of a run, by its own objectives."""
+def _good(path: str) -> list[Subnet]:
+    """The better half of the candidates of a run, by its own objectives."""
     wanted = _wanted(path)
-    able = [t for t in search.read_trials_csv(RunDirectory(path) / "trials.csv", wanted) if t.status == "ok"]
-    if not able:
-        return []
-    rows = search.minimised(able, wanted)
-    return [able[i] for i in np.sort(search.best_layers(rows, len(able) / 2))]
+    return search.better_half(search.read_trials_csv(RunDirectory(path) / "trials.csv", wanted), wanted)

@@ -28,7 +28,7 @@ from onnxnas.search.predictors import Round
 from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Dimension, Genotype, Hint, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
-from onnxnas.search.reduction import ReducedSpace, populated
+from onnxnas.search.reduction import ReducedSpace, better_half, populated
 from onnxnas.search.served import ServedSpace
 from onnxnas.search.settings import SearchSettings
 from onnxnas.search.study import Study, load_trials, sqlite_url
@@ -58,6 +58,7 @@ __all__ = [
     "Space",
     "Study",
     "best_layers",
+    "better_half",
     "feasible",
     "hypervolume",
     "knee",

@@ -12,27 +12,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxnas.errors import ConfigError
 from onnxnas.search.derived import Choices, Derived
-from onnxnas.search.problem import Genotype, Space
-from onnxnas.types import Subnet
+from onnxnas.search.front import best_layers, minimised
+from onnxnas.search.problem import Genotype, Problem, Space
+from onnxnas.types import Objective, Subnet, Trial
 
 FEWEST = 20
 
 
-def populated(genotypes: Sequence[Genotype], upper: Genotype, threshold: float) -> list[tuple[int, ...]]:
-    """By dimension the indices that at least `threshold` of the clustered ones of n genotypes have.
+def better_half(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Subnet]:
+    """The sub-networks of the better half of the successful trials, layer by layer from the front."""
+    able = [t for t in trials if t.status == "ok"]
+    if not able:
+        return []
+    best = best_layers(minimised(able, objectives), len(able) / 2)
+    return [able[i].subnet for i in np.sort(best)]
 
-    Raises ConfigError for fewer than 20 genotypes.
+
+def populated(space: Space, subnets: Sequence[Subnet], threshold: float) -> dict[str, list[int]]:
+    """By dimension the indices of the choices that at least `threshold` of the clustered ones of n sub-networks take.
+
+    Where a choice makes no difference to a sub-network, as the width of a block that it skips, it has no say; what no
+    sub-network has a say in keeps all choices. Raises ConfigError for fewer than 20 sub-networks.
     """
     from sklearn.cluster import HDBSCAN
 
-    if len(genotypes) < FEWEST:
+    if len(subnets) < FEWEST:
         raise ConfigError(
-            f"a space can be reduced from {FEWEST} good candidates or more: got {len(genotypes)}; search longer first"
+            f"a space can be reduced from {FEWEST} good candidates or more: got {len(subnets)}; search longer first"
         )
-    points = np.array(genotypes)
+    problem = Problem(space, ())
+    upper = problem.upper
+    points = np.array([problem.encode(space.repair(subnet)) for subnet in subnets])
     size = max(5, len(points) // 40)
     found = HDBSCAN(min_cluster_size=size, min_samples=min(5, size), copy=True).fit(
         points / np.maximum(upper, 1)
@@ -40,11 +54,23 @@ def populated(genotypes: Sequence[Genotype], upper: Genotype, threshold: float) 
     clustered = points[found.labels_ >= 0]
     if not len(clustered):
         clustered = points
-    kept = []
-    for place, top in enumerate(upper):
-        shares = np.bincount(clustered[:, place], minlength=int(top) + 1) / len(clustered)
-        kept.append(tuple(int(i) for i in np.flatnonzero(shares >= min(threshold, shares.max()))))
+    says = np.array([_matters(problem, genotype) for genotype in clustered])
+    kept = {}
+    for place, dimension in enumerate(space.dimensions):
+        taken = clustered[says[:, place], place]
+        shares = np.bincount(taken, minlength=int(upper[place]) + 1) / max(1, len(taken))
+        kept[dimension.name] = [int(i) for i in np.flatnonzero(shares >= min(threshold, shares.max()))]
     return kept
+
+
+def _matters(problem: Problem, genotype: Genotype) -> NDArray[np.bool_]:
+    """(d,) by dimension whether another choice than that of this genotype is another candidate."""
+    key = problem.key(genotype)
+    other = np.where(genotype < problem.upper, genotype + 1, genotype - 1)
+    moved = [np.where(np.arange(len(genotype)) == place, other, genotype) for place in range(len(genotype))]
+    return np.array(
+        [top > 0 and problem.key(one) != key for top, one in zip(problem.upper, moved, strict=True)]
+    )
 
 
 class ReducedSpace(Derived):

@@ -12,6 +12,7 @@ from onnxnas.search import (
     Problem,
     ReducedSpace,
     SearchSettings,
+    better_half,
     hypervolume,
     make_algorithm,
     populated,
@@ -171,15 +172,47 @@ def test_a_study_with_another_prior_is_another_study(tmp_path: object) -> None:
 def test_what_no_cluster_chooses_leaves_the_space() -> None:
     """Two crowds of good candidates, and others that choose anything."""
     rng = np.random.default_rng(0)
-    upper = np.array([1, 7, 7, *[7] * 9])
-    centres = [np.array([1, 2, 5, *[3] * 9]), np.array([1, 2, 0, *[6] * 9])]
+    space = FakeSpace(blocks=1, free=10, steps=8)
+    centres = [np.array([0, 2, 5, *[3] * 9]), np.array([0, 2, 0, *[6] * 9])]
     crowd = [np.r_[c[:3], c[3:] + rng.integers(-1, 1, 9, endpoint=True)] for c in centres for _ in range(80)]
     noise = [np.array([0, *rng.integers(0, 8, 11)]) for _ in range(8)]
-    kept = populated([*crowd, *noise], upper, 0.02)
-    assert kept[:3] == [(1,), (2,), (0, 5)]
-    assert kept[3:] == [(2, 3, 4, 5, 6, 7)] * 9
+    kept = list(populated(space, [space.decode(g) for g in (*crowd, *noise)], 0.02).values())
+    assert kept[:3] == [[0], [2], [0, 5]]
+    assert kept[3:] == [[2, 3, 4, 5, 6, 7]] * 9
     with pytest.raises(ConfigError, match="20 good candidates or more: got 3"):
-        populated(crowd[:3], upper, 0.01)
+        populated(space, [space.decode(g) for g in crowd[:3]], 0.01)
+
+
+def test_what_makes_no_difference_has_no_say() -> None:
+    """The width in a skipped block is told as the full one; full widths stay for nobody who has one."""
+    space = FakeSpace(blocks=3, free=2, steps=8)
+    crowd = []
+    for i in range(60):
+        skip = {"b1"} | ({"b2"} if i % 2 else set())
+        narrow = {"g0": 4, "g1": 2, "g2": 3, "g3": 5 - i % 2, "g4": 8}
+        crowd.append(space.effective(Subnet(frozenset(skip), narrow)))
+    kept = populated(space, crowd, 0.1)
+    assert kept["b0"] == [0]
+    assert kept["b1"] == [1]
+    assert kept["b2"] == [0, 1]
+    assert kept["g0"] == [4]
+    assert kept["g1"] == list(range(8))  # nobody has that block
+    assert kept["g2"] == [5]  # half of them skip that block
+    assert kept["g3"] == [3, 4]
+    assert kept["g4"] == [0]
+
+
+def test_the_better_half_of_what_succeeded() -> None:
+    front = [
+        Trial(i, Subnet(width={"g0": i}), "ok", {"quality": 90.0 - i, "latency": 10.0 - i}) for i in (1, 2)
+    ]
+    worse = [Trial(i, Subnet(width={"g0": i}), "ok", {"quality": 50.0, "latency": 10.0 + i}) for i in (3, 4)]
+    failed = Trial(5, Subnet(), "crashed", {})
+    assert better_half([worse[0], front[1], failed, worse[1], front[0]], NETWORK) == [
+        front[1].subnet,
+        front[0].subnet,
+    ]
+    assert better_half([failed], NETWORK) == []
 
 
 def test_a_reduced_space_is_part_of_the_whole() -> None:
