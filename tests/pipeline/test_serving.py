@@ -42,7 +42,7 @@ def test_what_was_chosen_is_what_is_handed_over(tiny_files: Path, tmp_path: Path
     assert (target["batch"], target["threads"]) == (8, 1)
     assert target["settings"]["enable_mem_pattern"] == served.subnet.serving.get("enable_mem_pattern", True)
     # by the sample: 8 of them at a time are faster than one, although an inference takes longer. By the inference they
-    # would be 8 times less; other work on the machine makes means larger than medians, and earlier times than later ones
+    # would be 8 times less; other work on the machine makes means longer than medians, or one time longer than another
     baseline = body["baseline"]["latency_ms"]["p50"]
     rate = 8000 / entry["latency_ms"]["p50"]
     nearer = 8**0.5
