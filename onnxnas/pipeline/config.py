@@ -86,7 +86,7 @@ class SearchConfig(SearchSettings):
         (), description="finished runs whose good candidates say what to keep"
     )
     reduce_threshold: float = Field(
-        0.03, ge=0, le=1, description="share of the good candidates below which a choice leaves the space"
+        0.1, ge=0, le=1, description="share of the good candidates below which a choice leaves the space"
     )
 
     @field_validator("serving", mode="after")

@@ -14,7 +14,8 @@
 neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
 pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
 predictions only decide which. With a hint of every objective (`problem.Hint`), or a prior (`search.prior`), predictors
-start from what these say, so that a few measurements are enough. With a prior its best are measured first, and then
+start from what these say, so that a few measurements are enough; hints also say which of many candidates from all over
+the space come first. With a prior its best are measured first, and then
 make half of every round: they are known to be good there, while those that are predicted to be better are in part
 those that predictors think too well of. Costly hints are asked of the best as predicted, a few
 for each that is measured, and the choice is made again among those.
