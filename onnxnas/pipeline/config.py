@@ -160,7 +160,12 @@ class Config(Section):
     output: str
     preset: PresetName = "default"
     time_budget: str | None = Field(None, description="for example 90s, 30m, 2h; none: as the limits say")
-    max_drop: float = Field(1.0, ge=0, description="in the unit of the quality metric")
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        description="in the unit of the quality metric; none: 1, or 5 where quality is agreement with the original, in "
+        "per cent, for want of labels",
+    )
     objectives: tuple[str, ...] = ("latency", "macs")
     limits: dict[str, float] = Field(
         default_factory=dict, description="by objective, in its unit: the most it may be, or the least"

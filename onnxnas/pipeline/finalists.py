@@ -16,15 +16,30 @@ from onnxnas.types import Objective, Subnet, Trial
 
 SHORTLIST = 4  # candidates judged again for each finalist
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
+DROP = 1.0
+DROP_OF_AGREEMENT = (
+    5.0  # per cent; two networks that are as often right disagree where both are wrong, and elsewhere
+)
 
 
 def least_quality(line: Line, whole: float) -> float:
     """The least quality that a finished network may have, when that of the original is `whole`.
 
-    `max_drop` below it; but a network compared with itself by a metric without a finite best, such as PSNR, is
-    exact, and nothing else comes near: then the limit on quality that the user gave is all that counts.
+    `max_drop` below it, see `drop`; but a network compared with itself by a metric without a finite best, such as
+    PSNR, is exact, and nothing else comes near: then the limit on quality that the user gave is all that counts.
     """
-    return line.config.limits["quality"] if exact(line.data, line.metric) else whole - line.config.max_drop
+    return line.config.limits["quality"] if exact(line.data, line.metric) else whole - drop(line)
+
+
+def drop(line: Line) -> float:
+    """How much quality may be lost, in the metric's unit: what the user said, else by what quality is.
+
+    Agreement with the original is the stricter measure: a network whose accuracy is that of the original to half a
+    point agrees with it on 95 % of the samples (measured, docs/results.md), so that a point would exclude all.
+    """
+    if line.config.max_drop is not None:
+        return line.config.max_drop
+    return DROP_OF_AGREEMENT if line.data.train.y is None and line.metric.unit == "%" else DROP
 
 
 def exact(dataset: data.DataSet, metric: data.Metric) -> bool:
@@ -38,7 +53,7 @@ def within_reach(line: Line) -> float:
     recovery = line.config.finalise.recovery
     if exact(line.data, line.metric):
         return floor({**before, "baseline_quality": line.config.limits["quality"]}, 0.0, recovery)
-    return floor(before, line.config.max_drop, recovery)
+    return floor(before, drop(line), recovery)
 
 
 def floor(before: Mapping[str, Any], max_drop: float, recovery: float) -> float:

@@ -7,7 +7,10 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from onnxnas.errors import CheckFailed, ConfigError
@@ -107,6 +110,26 @@ def test_what_the_super_network_lost_as_a_whole_is_not_held_against_a_candidate(
     assert finalists.floor(before, max_drop=1.0, recovery=0.1) == 90 - 1 - 9
     before = {"baseline_quality": 90.0, "maximal_quality": 92.0}
     assert finalists.floor(before, max_drop=1.0, recovery=0.1) == 90 - 1 - 9
+
+
+@pytest.mark.parametrize(
+    ("labels", "unit", "said", "expected"),
+    [
+        (True, "%", None, 1.0),
+        (False, "%", None, 5.0),
+        (False, "dB", None, 1.0),
+        (False, "%", 0.0, 0.0),
+        (True, "%", 3.0, 3.0),
+    ],
+)
+def test_what_quality_may_go(labels: bool, unit: str, said: float | None, expected: float) -> None:
+    """A point of right answers, five of agreement with the original, or what the user said."""
+    line: Any = SimpleNamespace(
+        config=SimpleNamespace(max_drop=said),
+        data=SimpleNamespace(train=SimpleNamespace(y=np.zeros(3) if labels else None)),
+        metric=SimpleNamespace(unit=unit, bounded=True),
+    )
+    assert finalists.least_quality(line, 90.0) == 90.0 - expected
 
 
 def test_finalists_are_not_the_ends_of_the_front() -> None:

@@ -40,6 +40,11 @@ def run(line: Line) -> None:
             f"Quality is {line.metric.name} against the original's outputs; that of the original itself stands for an "
             "exact answer, and a difference from it means nothing."
         )
+    elif line.config.max_drop is None and line.data.train.y is None:
+        notes.append(
+            f"Without labels quality is {line.metric.name} with the original, of which {finalists.drop(line):g} "
+            f"{line.metric.unit} may go, since max_drop was not given; how many answers are right is not known."
+        )
     if line.config.finalise.samples == "all":
         notes.append(
             "Fine-tuning was on the validation samples too: what is told of them means nothing any more."
