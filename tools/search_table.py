@@ -51,7 +51,9 @@ class Table:
         )  # fmt: skip
         self._place = tempfile.TemporaryDirectory() if fresh else None
         self._glances = (
-            Glances(line, Path(self._place.name) / "glances.jsonl") if self._place else line.glances
+            Glances(Path(self._place.name) / "glances.jsonl", line.glance.loss)
+            if self._place
+            else line.glances
         )
         self._measurer = measure.Measurer(target, line.baseline, self._feeds, seed=config.seed)
         self.seconds = dict.fromkeys(

@@ -79,7 +79,7 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
         return train.train(network, line.finishing, settings, directory=None, lessons=told, seed=seed)
 
     return {
-        "samples_per_second": trained.speed(line, network, chosen, fit),
+        "samples_per_second": trained.speed(line.finishing.train.n, network, chosen, fit),
         "teacher_samples_per_second": asked,
     }
 

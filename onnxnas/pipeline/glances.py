@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cached_property
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxnas import train
@@ -16,19 +16,27 @@ from onnxnas import train
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnxnas.pipeline.line import Line
+    from onnxnas.data import DataSet
+    from onnxnas.pipeline.config import Config
+    from onnxnas.supernet import SuperNetwork
     from onnxnas.types import Subnet
 
 SHARE = 8  # a glance sees at most one of so many validation samples that a candidate is judged by
 FEWEST = 8
 
 
-class Glances:
-    """`train.Glance` of one run, every sub-network once; `path`: kept there instead of in the run."""
+def glance(network: SuperNetwork, dataset: DataSet, config: Config) -> train.Glance:
+    """What looks at the candidates of a run."""
+    judged = min(config.search.val_limit, dataset.val.n)
+    images = min(config.search.glance_images, max(FEWEST, judged // SHARE))
+    return train.Glance(network, dataset, config.train, images)
 
-    def __init__(self, line: Line, path: Path | None = None) -> None:
-        self._line = line
-        self._path = path or line.run / "glances.jsonl"
+
+class Glances:
+    """What `look` says of sub-networks, each asked about once; kept in the file at `path`."""
+
+    def __init__(self, path: Path, look: Callable[[Subnet], float]) -> None:
+        self._path, self._look = path, look
         self._known: dict[str, float] = {}
         self._read = 0  # bytes of the file
         self._learn()
@@ -39,20 +47,13 @@ class Glances:
         if key not in self._known:
             self._learn()
         if key not in self._known:
-            loss = self._glance.loss(subnet)
+            loss = self._look(subnet)
             said = {"subnet": key, "loss": loss if math.isfinite(loss) else None}
             with self._path.open("ab") as stream:
                 # a line that a killed process left half written ends here
                 stream.write(f"{'' if self._whole() else chr(10)}{json.dumps(said)}\n".encode())
             self._learn()
         return self._known[key]
-
-    @cached_property
-    def _glance(self) -> train.Glance:
-        line, search = self._line, self._line.config.search
-        judged = min(search.val_limit, line.data.val.n)
-        images = min(search.glance_images, max(FEWEST, judged // SHARE))
-        return train.Glance(line.network, line.data, line.config.train, images)
 
     def _learn(self) -> None:
         """Read the lines that are new, in whole."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxnas.pipeline.serving import Serving
     from onnxnas.space import SearchSpace
     from onnxnas.supernet import SuperNetwork
+    from onnxnas.train import Glance
 
 
 class Line:
@@ -146,18 +147,26 @@ class Line:
         return self.data.with_validation() if self.config.finalise.samples == "all" else self.data
 
     @cached_property
+    def glance(self) -> Glance:
+        """What looks at candidates of the search before they are judged."""
+        from onnxnas.pipeline.glances import glance
+
+        return glance(self.network, self.data, self.config)
+
+    @cached_property
     def glances(self) -> Glances:
-        """Glances at candidates of the search, kept in RUN."""
+        """What that said, kept in RUN."""
         from onnxnas.pipeline.glances import Glances
 
-        return Glances(self)
+        return Glances(self.run / "glances.jsonl", lambda subnet: self.glance.loss(subnet))
 
     @cached_property
     def serving(self) -> Serving:
         """How its candidates are served."""
+        from onnxnas.pipeline import build
         from onnxnas.pipeline.serving import Serving
 
-        return Serving(self)
+        return Serving(self.config, lambda batch: build.feeds(self.original, self.data, batch))
 
     @cached_property
     def metric(self) -> Metric:

@@ -9,7 +9,7 @@ against what there is today.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxnas import measure, search
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from onnxnas.data import DataSet
     from onnxnas.graph import Graph
     from onnxnas.pipeline.config import Config
-    from onnxnas.pipeline.line import Line
     from onnxnas.types import Subnet
 
 
@@ -50,9 +49,9 @@ def cores(config: Config) -> tuple[int, ...] | None:
     return measure.pick_cores(most) if most > config.threads else None
 
 
-def space(line: Line, whole: search.Space) -> search.Space:
+def space(config: Config, whole: search.Space) -> search.Space:
     """The space `whole` with the ways of serving, if these are searched."""
-    found = choices(line.config)
+    found = choices(config)
     return search.ServedSpace(whole, found) if found else whole
 
 
@@ -75,22 +74,22 @@ def examine(config: Config, original: Graph, dataset: DataSet, content: bytes) -
 
 
 class Serving:
-    """Of one run: what a measurement of a candidate has to know."""
+    """Of one run: what a measurement of a candidate has to know. `feeds` makes inputs of so many samples."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, config: Config, feeds: Callable[[int], Mapping[str, Any]]) -> None:
+        self._config, self._made = config, feeds
         self._feeds: dict[int, Mapping[str, Any]] = {}
 
     def of(self, subnet: Subnet) -> measure.Served | None:
         """None: as the target says."""
         if not subnet.serving:
             return None
-        target = self._line.config.target.served(subnet.serving)
+        target = self._config.target.served(subnet.serving)
         if target.batch not in self._feeds:
-            self._feeds[target.batch] = build.feeds(self._line.original, self._line.data, target.batch)
+            self._feeds[target.batch] = self._made(target.batch)
         return measure.Served(target, self._feeds[target.batch])
 
     def samples(self, subnet: Subnet) -> float:
         """How many times the samples of an inference of the baseline one of this candidate has."""
-        own = self._line.config.batch
+        own = self._config.batch
         return float(subnet.serving.get("batch", own)) / own

@@ -9,7 +9,6 @@ from onnxnas import train
 from onnxnas.supernet import SuperNetwork
 
 if TYPE_CHECKING:
-    from onnxnas.pipeline.line import Line
     from onnxnas.pipeline.run_dir import RunDirectory
     from onnxnas.space import SearchSpace
     from onnxnas.train.settings import TrainSettings
@@ -42,23 +41,17 @@ def on(made: SuperNetwork, device: str) -> SuperNetwork:
         ) from error
 
 
-def speed(line: Line, network: SuperNetwork, settings: TrainSettings, fit: Fit | None = None) -> float:
+def speed(samples: int, network: SuperNetwork, settings: TrainSettings, fit: Fit) -> float:
     """Samples per second of training `network`, which is changed by it: a few steps after a few for warm-up.
 
-    Where two steps take long, they are all that is timed.
-
-    `fit` trains a network with settings; by default this process does, alone.
+    Where two steps take long, they are all that is timed. `fit` trains a network with settings on so many samples.
     """
-
-    def alone(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
-        return train.train(network, line.data, settings, directory=None, seed=line.config.seed)
-
-    per_epoch = max(1, line.data.train.n // settings.batch_size)
+    per_epoch = max(1, samples // settings.batch_size)
     short = settings.model_copy(update={"eval_every": 0.0, "max_seconds": None})
     rate = 0.0
     for steps in (_WARM, TIMED):
         wanted = short.model_copy(update={"epochs": steps / per_epoch})
-        result = (fit or alone)(network, wanted)
+        result = fit(network, wanted)
         rate = result.images_per_second
         if result.seconds > _LONG:
             break

@@ -36,6 +36,10 @@ def proposed(run: Path) -> list[str]:
     return [t.subnet.key() for t in search.read_trials_csv(run / "trials.csv", OBJECTIVES)]
 
 
+def kept(line: Line) -> Glances:
+    return Glances(line.run / "glances.jsonl", lambda subnet: line.glance.loss(subnet))
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("glances") / "run"
@@ -94,15 +98,15 @@ def test_what_is_no_number_is_remembered(
     line = Line(run, config.load(finished / "config.yaml"), Silent())
     monkeypatch.setattr(train.Glance, "loss", lambda self, subnet: math.inf)
     subnet = Subnet(skip=frozenset({"never seen"}))
-    assert math.isnan(Glances(line).loss(subnet))
+    assert math.isnan(kept(line).loss(subnet))
     monkeypatch.setattr(train.Glance, "loss", lambda self, subnet: 1.0)
-    assert math.isnan(Glances(line).loss(subnet))
+    assert math.isnan(kept(line).loss(subnet))
 
 
 def test_whoever_is_first_is_right(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that look at the same candidate at the same time, and see different figures, keep one."""
     line = Line.at(finished)
-    here, there = Glances(line), Glances(line)
+    here, there = kept(line), kept(line)
     subnet = Subnet(skip=frozenset({"seen by two"}))
 
     def other(self: train.Glance, subnet: Subnet) -> float:
@@ -112,4 +116,4 @@ def test_whoever_is_first_is_right(finished: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(train.Glance, "loss", other)
     assert here.loss(subnet) == there.loss(subnet) == 2.0
-    assert Glances(line).loss(subnet) == 2.0
+    assert kept(line).loss(subnet) == 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ def test_long_steps_are_timed_without_warming_up(seconds: float, timed: list[int
         steps.append(round(settings.epochs * 3))
         return TrainResult(steps[-1], settings.epochs, seconds, 10.0 * len(steps), {})
 
-    line: Any = SimpleNamespace(data=tiny.data(96))
-    rate = trained.speed(line, None, tiny.settings(), fit)  # type: ignore[arg-type]
+    rate = trained.speed(96, None, tiny.settings(), fit)  # type: ignore[arg-type]
     assert steps == timed
     assert rate == 10.0 * len(timed)

@@ -85,7 +85,7 @@ def _searched(
 
     config = line.config
     trials = search.run(
-        serving.space(line, warm.space(line)),
+        serving.space(line.config, warm.space(line)),
         CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
         _within_reach(line),
         config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),

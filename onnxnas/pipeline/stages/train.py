@@ -72,7 +72,7 @@ def _planned(line: Line, stack: ExitStack) -> tuple[Team, dict[str, Any]]:
     found: list[tuple[float, Team]] = []
     for size in sizes(line, seconds):
         one = stack.enter_context(Team(line, size))
-        rate = trained.speed(line, network, settings, one.train)
+        rate = trained.speed(line.data.train.n, network, settings, one.train)
         if found and rate < _WORTH * found[-1][0]:
             one.end()
         else:
