@@ -73,7 +73,8 @@ class DataSet:
     `dtypes` are the model's, by input. `images` are the inputs that are normalised, and augmented when
     they have four dimensions. `augment` holds 'crop' and 'flip'. `notes` are sentences for the user about
     what was assumed. `digest` is the SHA-256 of everything: samples, splits, settings. `class_axis` is the axis
-    of the first output that holds classes, if one does.
+    of the first output that holds classes, if one does. `seen` says that `train` has the samples of `val` too, which
+    then tell nothing of what was learnt.
     """
 
     train: Split
@@ -90,6 +91,7 @@ class DataSet:
     notes: tuple[str, ...]
     digest: str
     class_axis: int = 1
+    seen: bool = False
 
     def split(self, name: str) -> Split:
         """'train', 'val' or 'test'.
@@ -109,7 +111,7 @@ class DataSet:
         """
         self.spare_validation()
         digest = hashlib.sha256(f"{self.digest} and validation".encode()).hexdigest()
-        return replace(self, train=self.train.joined(self.val), digest=digest)
+        return replace(self, train=self.train.joined(self.val), digest=digest, seen=True)
 
     def spare_validation(self) -> None:
         """Make sure that test samples are left to judge by without those for validation.

@@ -152,7 +152,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             f"finalist {index}: {tuned.before:.2f} -> {tuned.after:.2f} {line.metric.unit} on validation"
         )
         edits = tuned.edits()
-        told["val_quality"] = max(tuned.before, tuned.after)
+        told["val_quality"] = tuned.after if tuned.kept else tuned.before
     finished = graph.rewritten(source, edits)
     place.mkdir(parents=True, exist_ok=True)
     graph.save(finished.proto(), place / TRAINABLE)

@@ -30,7 +30,8 @@ class FineTuned:
     """`weights` by initializer name of the graph that was trained, recalibrated statistics included.
 
     `before` and `after` are qualities on the validation split, both recalibrated. When training made it
-    worse, `weights` are those before it (`kept` False) with recalibrated statistics.
+    worse, `weights` are those before it (`kept` False) with recalibrated statistics; not where it was trained on that
+    split too (`DataSet.seen`): a network that knows fewer of its samples by heart may be the better one.
     """
 
     weights: Mapping[str, NDArray[Any]]
@@ -98,7 +99,7 @@ def finetune(
     )
     tuned = judge.statistics(only)
     after = judge.quality(only, tuned)
-    kept = after >= before
+    kept = data.seen or after >= before
     if not kept:
         net.load(old)
         tuned = statistics

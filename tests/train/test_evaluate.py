@@ -111,6 +111,25 @@ def test_finetuning_trains_the_slice_alone_and_makes_it_better(tmp_path: Path) -
     assert accuracy(model, data.val.x["x"], data.val.y) == pytest.approx(tuned.after, abs=1.6)
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_what_became_worse_is_kept_only_where_nobody_can_tell(seen: bool) -> None:
+    """Trained on wrong labels: undone by samples apart; those that were trained on say nothing."""
+    net, data = trained(), tiny.data()
+    judge = Judge(net, data, "val", get_metric("top1"), recalibration_images=64)
+    whole = net.space.maximal()
+    small = graph.load(graph.rewrite(net.space.graph, net.export_edits(whole, judge.statistics(whole))))  # type: ignore[attr-defined]
+    assert data.train.y is not None
+    wrong = dataclasses.replace(
+        data, train=dataclasses.replace(data.train, y=(data.train.y + 1) % 4), seen=seen
+    )
+    tuned = finetune(small, wrong, tiny.settings(epochs=6), teacher=None)
+    assert tuned.after < tuned.before - 20
+    assert tuned.kept is seen
+    kernels = {name: value for name, value in tuned.weights.items() if value.ndim > 1}
+    assert kernels
+    assert seen is not all(np.array_equal(value, small.initializers[name]) for name, value in kernels.items())
+
+
 def test_the_learning_rate_warms_up_and_falls() -> None:
     options = tiny.settings(lr=0.1, warmup=0.1, final_lr=0.01)
     assert learning_rate(0.05, options) == pytest.approx(0.05)
