@@ -84,11 +84,6 @@ class Features:
         name, model = fitted("auto", features[:, columns], values, self.elsewhere + 1, hinted=True)
         return name, _Seeing(model, columns)
 
-    def told(self, genotypes: Sequence[Genotype]) -> Floats:
-        """What hints say of n candidates (n, hints), minimised, in the order of their objectives."""
-        rows = np.array([self._row(g) for g in genotypes])
-        return self._hinted(genotypes, rows)
-
     def _hinted(self, genotypes: Sequence[Genotype], rows: Floats) -> Floats:
         """What the hints say (n, hints), minimised; of costly ones what was said when asked, or a guess.
 

@@ -14,8 +14,7 @@
 neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
 pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
 predictions only decide which. With a hint of every objective (`problem.Hint`), or a prior (`search.prior`), predictors
-start from what these say, so that a few measurements are enough; hints also say which of many candidates from all over
-the space come first. With a prior its best are measured first, and then
+start from what these say, so that a few measurements are enough. With a prior its best are measured first, and then
 make half of every round: they are known to be good there, while those that are predicted to be better are in part
 those that predictors think too well of. Costly hints are asked of the best as predicted, a few
 for each that is measured, and the choice is made again among those.
@@ -73,8 +72,7 @@ class PredictedSearch:
     ) -> None:
         self._problem, self._settings, self._rng = problem, settings, rng
         self._features = Features(problem)
-        self._hinted = len(self._features.hints) == len(problem.objectives)
-        told = self._features.prior is not None or self._hinted
+        told = self._features.prior is not None or len(self._features.hints) == len(problem.objectives)
         self._first = LEAST if told else max(LEAST, first)
         self._each = each
         best = problem.prior.best(problem, len(problem.prior)) if problem.prior is not None else []
@@ -128,8 +126,6 @@ class PredictedSearch:
             return remembered[: self._first]
         elif self._features.prior is not None:
             self._names, models = ("prior",) * rows.shape[1], self._features.prior
-        elif self._hinted:
-            return self._opening()
         else:
             return self._generation()
         self._fitted_to = len(able)
@@ -149,23 +145,11 @@ class PredictedSearch:
     def _look(self, genotypes: Sequence[Genotype]) -> None:
         """Ask the costly hints of these, the first time of others from all over the space, too."""
         if self._features.costly and not self._looked:
-            genotypes = [*genotypes, *self._spread()]
-        self._looked = True
+            self._looked = True
+            rng = np.random.default_rng(self._rng.integers(2**63))
+            spread = [self._problem.repair(spread_sample(self._problem, rng)) for _ in range(FIRST_LOOKS)]
+            genotypes = [*genotypes, *spread]
         self._features.look(genotypes)
-
-    def _spread(self) -> list[Genotype]:
-        """Candidates from all over the space."""
-        rng = np.random.default_rng(self._rng.integers(2**63))
-        return [self._problem.repair(spread_sample(self._problem, rng)) for _ in range(FIRST_LOOKS)]
-
-    def _opening(self) -> list[Genotype]:
-        """Of candidates from all over the space those that make the best front by what the hints say, as it is."""
-        pool = {self._problem.key(g): g for g in (*self._generation(), *self._spread())}
-        found = list(pool.values())
-        self._looked = True
-        self._features.look(found)
-        said = self._features.told(found)
-        return [found[i] for i in most_volume(said, self._first, Frame.around(said))]
 
     def _generation(self) -> list[Genotype]:
         """Of ordinary evolution, until there is enough to learn from."""

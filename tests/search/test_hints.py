@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from onnxnas.search import Frame, Hint, Problem, SearchSettings, hypervolume, make_algorithm
+from onnxnas.search import Hint, Problem, SearchSettings, make_algorithm
 from onnxnas.search.features import Features
 from onnxnas.search.predicted import FIRST_LOOKS, LOOKS, PredictedSearch
 from onnxnas.search.predictors import score
@@ -154,26 +154,6 @@ def test_hints_of_everything_need_a_handful_of_candidates() -> None:
     _, algorithm, _ = searched(hints, 16)
     assert [r.measured for r in algorithm.rounds] == [8]
     assert algorithm.rounds[0].names == ("transferred gp", "transferred gp")
-
-
-def test_with_hints_of_everything_the_first_candidates_are_the_best_that_they_say() -> None:
-    """Of a pool from all over the space: no eight others of it have a better front by what is said of them."""
-    evaluator = NetworkEvaluator(FakeSpace(blocks=6, free=14, steps=8))
-    asked = Asked(evaluator)
-    hints = {"quality": Hint(asked, costly=True), "latency": Hint(partial(line_of, evaluator))}
-    problem, _, measured = searched(hints, 8)
-    pool = asked.subnets[: FIRST_LOOKS + 8]
-    keys = [subnet.key() for subnet in pool]
-    assert len(set(keys)) == len(keys) > FIRST_LOOKS
-    said = np.array([[-asked(subnet), line_of(evaluator, subnet)] for subnet in pool])
-    macs = [problem.space.cost(subnet).macs for subnet in pool]  # type: ignore[attr-defined]
-    assert max(macs) > 3 * min(macs)
-    frame = Frame.around(said)
-    chosen = hypervolume(said[[keys.index(subnet.key()) for subnet in measured]], frame)
-    rng = np.random.default_rng(7)
-    others = [hypervolume(said[rng.choice(len(said), 8, replace=False)], frame) for _ in range(300)]
-    assert chosen > max(others)
-    assert chosen > 0.95 * hypervolume(said, frame)
 
 
 @pytest.mark.parametrize("everything", [False, True])
