@@ -17,9 +17,7 @@ from onnxnas.types import Objective, Subnet, Trial
 SHORTLIST = 4  # candidates judged again for each finalist
 LEAST_GAIN = 1.2  # a candidate that is hardly faster is not worth fine-tuning
 DROP = 1.0
-DROP_OF_AGREEMENT = (
-    5.0  # per cent; two networks that are as often right disagree where both are wrong, and elsewhere
-)
+DROP_OF_AGREEMENT = 5.0  # per cent, see `drop`
 
 
 def least_quality(line: Line, whole: float) -> float:
