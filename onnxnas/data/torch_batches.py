@@ -26,7 +26,7 @@ class _Draws:
     """Of one epoch, by position in it: sample, crop offsets (0 .. 2 pad), mirrored or not, and a patch.
 
     `patch` is [4, n], of 0 to 1 each: its area, its centre down and across, and whether a batch that begins here is
-    mixed (where that is below the share of batches that are).
+    mixed (where that is below the share of batches that are). [4, 0] where none is to be.
     """
 
     order: Tensor
@@ -97,7 +97,7 @@ class TorchBatches:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
-        draws = self._draw(seed, epoch, shuffle)
+        draws = self._draw(seed, epoch, shuffle, mixed > 0)
         n = self.n if limit is None else min(limit, self.n)
         for k in range(start, self.count(batch_size, drop_last=drop_last, limit=limit)):
             first = k * batch_size
@@ -109,7 +109,7 @@ class TorchBatches:
                 continue
             yield self._batch(draws, slice(first + own.start, first + own.stop), augmented)
 
-    def _draw(self, seed: int, epoch: int, shuffle: bool) -> _Draws:
+    def _draw(self, seed: int, epoch: int, shuffle: bool, mixed: bool) -> _Draws:
         generator = torch.Generator().manual_seed(_mix(seed, epoch))
         order = torch.randperm(self.n, generator=generator) if shuffle else torch.arange(self.n)
         pad = self._padding()
@@ -119,7 +119,7 @@ class TorchBatches:
             shifts = torch.full_like(shifts, pad)
         if "flip" not in self.dataset.augment:
             flip = torch.zeros_like(flip)
-        patch = torch.rand((4, self.n), generator=generator)
+        patch = torch.rand((4, self.n if mixed else 0), generator=generator)
         return _Draws(*(t.to(self.device) for t in (order, shifts[0], shifts[1], flip, patch)))
 
     def _padding(self) -> int:

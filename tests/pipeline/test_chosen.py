@@ -106,6 +106,7 @@ def test_finalists_taken_further_begin_where_they_were(run: Path, tmp_path: Path
     # from the super-network with that rate, they are others
     assert main(["finalise", str(run), "--redo"]) == 0
     assert all(_apart(_kernels(path), kernels[name]) > 1e-3 for name, path in models.items())
+    assert max(_apart(_weights(path), weights[name]) for name, path in models.items()) > 0.05
 
 
 def _kernels(model: Path) -> dict[str, np.ndarray]:

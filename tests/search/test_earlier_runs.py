@@ -175,7 +175,7 @@ def test_what_no_cluster_chooses_leaves_the_space() -> None:
     space = FakeSpace(blocks=1, free=10, steps=8)
     centres = [np.array([0, 2, 5, *[3] * 9]), np.array([0, 2, 0, *[6] * 9])]
     crowd = [np.r_[c[:3], c[3:] + rng.integers(-1, 1, 9, endpoint=True)] for c in centres for _ in range(80)]
-    noise = [np.array([0, *rng.integers(0, 8, 11)]) for _ in range(8)]
+    noise = [np.array([1, *rng.integers(0, 8, 11)]) for _ in range(8)]
     kept = list(populated(space, [space.decode(g) for g in (*crowd, *noise)], 0.02).values())
     assert kept[:3] == [[0], [2], [0, 5]]
     assert kept[3:] == [[2, 3, 4, 5, 6, 7]] * 9
