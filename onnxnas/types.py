@@ -140,6 +140,7 @@ class Cost:
 class Subnet:
     """A choice. Anything absent keeps its original value. Never changed after it is made.
 
+    `precision` is by node, or by '*' of all that are not named: what has other than the original's numbers.
     `serving` is how it is served, where that is searched too: what differs from the target, see `Target.served`.
     """
 
@@ -151,8 +152,13 @@ class Subnet:
 
     @property
     def structure(self) -> Subnet:
-        """The network alone, however it is served."""
-        return self.served({}) if self.serving else self
+        """The network alone, whatever numbers it has and however it is served."""
+        plain = not self.serving and not self.precision
+        return self if plain else replace(self, precision={}, serving={})
+
+    def rounded(self, precision: Mapping[str, str]) -> Subnet:
+        """The same network with these numbers."""
+        return replace(self, precision=dict(precision))
 
     def served(self, serving: Mapping[str, Any]) -> Subnet:
         """The same network served so."""

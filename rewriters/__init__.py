@@ -12,10 +12,13 @@ from rewriters.edits import (
     InsertBatchNorm,
     Keep,
     ReplaceConstant,
+    Round,
     SetAttribute,
     SetInitializer,
+    StoreIntegers,
 )
 from rewriters.parts import Parts
+from rewriters.ranges import with_ranges
 from rewriters.unfuse import name_domains
 
 __all__ = [
@@ -31,11 +34,14 @@ __all__ = [
     "ReplaceConstant",
     "Rewriter",
     "Rewritten",
+    "Round",
     "SetAttribute",
     "SetInitializer",
+    "StoreIntegers",
     "apply",
     "canonicalise",
     "fold_all",
     "free_batch",
     "name_domains",
+    "with_ranges",
 ]

@@ -20,11 +20,14 @@ from rewriters.edits import (
     InsertBatchNorm,
     Keep,
     ReplaceConstant,
+    Round,
     SetAttribute,
     SetInitializer,
+    StoreIntegers,
 )
 from rewriters.kernel import crop_kernel
 from rewriters.parts import Parts
+from rewriters.quantise import round_to_8_bits, store_integers
 from rewriters.slice import keep, replace_constant, set_attribute, set_initializer
 from rewriters.surgery import Surgery
 
@@ -37,6 +40,8 @@ ORDER: tuple[tuple[type, Rewriter[Any]], ...] = (
     (InsertBatchNorm, insert_batchnorm),
     (FoldBatchNorm, fold_batchnorm),
     (Bypass, bypass),
+    (StoreIntegers, store_integers),
+    (Round, round_to_8_bits),
     (SetInitializer, set_initializer),
 )
 

@@ -86,6 +86,38 @@ class FoldBatchNorm:
 
 
 @dataclass(frozen=True, eq=False)
+class StoreIntegers:
+    """Store constant input number `input` of `node` as `values`, which a DequantizeLinear multiplies by `scale`.
+
+    `scale` is one number, or one for each position along `axis`. Nodes that are given the same values and scales of
+    one constant share them.
+    """
+
+    node: str
+    input: int
+    values: NDArray[np.integer]
+    scale: NDArray[np.floating]
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """Let the readers of activation `tensor` read it rounded: round(x / scale) + zero_point, uint8, and back.
+
+    `readers` are names of nodes; None: whoever reads it, outputs of the graph too. `apart` are nodes among them, each
+    with an axis of the tensor and its length, that shall compute with floats: they read the same numbers through a
+    DequantizeLinear with a scale for each position along that axis. ONNX Runtime gives 8 bits, by one scale for all
+    of them, to the weights of whatever convolution or Gemm it finds behind one with a single scale.
+    """
+
+    tensor: str
+    scale: float
+    zero_point: int
+    readers: tuple[str, ...] | None = None
+    apart: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class SetInitializer:
     """Replace the value of initializer `tensor`; `value` has its shape after all other edits."""
 
@@ -101,5 +133,7 @@ Edit = (
     | CropKernel
     | InsertBatchNorm
     | FoldBatchNorm
+    | StoreIntegers
+    | Round
     | SetInitializer
 )

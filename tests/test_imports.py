@@ -24,6 +24,7 @@ LAYER = {
     "onnxnas.analysis": 3,
     "onnxnas.space": 4,
     "onnxnas.data": 5,
+    "onnxnas.precision": 5,
     "onnxnas.supernet": 5,
     "onnxnas.measure": 5,
     "onnxnas.exporting": 6,

@@ -70,7 +70,7 @@ def test_commands() -> None:
     assert set(commands) == COMMANDS
     flags = {flag for parameter in commands["optimize"].params for flag in parameter.opts}
     assert flags >= OPTIMIZE
-    for name in COMMANDS - {"quantize", "tune"}:
+    for name in COMMANDS - {"tune"}:
         own = {flag for parameter in commands[name].params for flag in parameter.opts}
         assert {"--json", "--debug", "-v"} <= own, name
         assert f"onnxnas {name} " in (commands[name].help or "") + " ", name

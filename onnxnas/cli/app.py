@@ -39,6 +39,7 @@ for command in (
     model.inspect,
     model.check,
     model.extract,
+    model.quantize,
     run.optimize,
     run.train,
     run.search,
@@ -50,5 +51,4 @@ for command in (
     host.doctor,
 ):
     app.command()(command)
-for missing in (later.quantize, later.tune):
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(missing)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(later.tune)

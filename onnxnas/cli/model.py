@@ -1,4 +1,4 @@
-"""Commands about one model: export, inspect, check, extract."""
+"""Commands about one model: export, inspect, check, extract, quantize."""
 
 from __future__ import annotations
 
@@ -153,14 +153,82 @@ def extract(
 
     if not source.exists():
         raise RunError(f"{source}: no such file or directory; give an ONNX file or a run directory")
-    if output_.is_dir() or (source.is_file() and output_.exists() and output_.samefile(source)):
-        raise ConfigError(f"-o {output_}: would overwrite the input or a directory; give another file name")
+    _not_over(output_, source)
     found = run(source, subnet, shapes=shapes(shape))
     graph.save(found, output_)
     if as_json:
         output.document({"schema": 1, "path": str(output_), "bytes": output_.stat().st_size})
     else:
         output.line(f"{output_}: {output_.stat().st_size:,} bytes")
+
+
+def quantize(
+    model: Model,
+    data: Annotated[
+        str, typer.Option("--data", help="Samples to count ranges on and to judge by.", show_default=False)
+    ],
+    output_: Output,
+    precision: Annotated[
+        str, typer.Option("--precision", help="int8: all layers that can have it; mixed: within --max-drop.")
+    ] = "int8",
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", min=0, help="Of mixed, in the unit of the quality metric.")
+    ] = 1.0,
+    runtime: Annotated[str, typer.Option("--runtime", help="onnxruntime or openvino.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the runtime.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="That latency is measured with.")] = 1,
+    shape: Shapes = None,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Precision only: the same network in numbers of 8 bits, judged and measured beside the original.
+
+    Example: onnxnas quantize model.onnx --data data.npz --precision int8 -o small.onnx
+    """
+    from onnxnas.measure import Target
+    from onnxnas.pipeline.quantize import KINDS
+    from onnxnas.pipeline.quantize import quantize as run
+
+    kind = next((known for known in KINDS if known == precision), None)
+    if kind is None:
+        raise ConfigError(f"--precision {precision}: expected {' or '.join(KINDS)}")
+    _not_over(output_, model)
+    target = Target(runtime, threads, batch)
+    body = run(
+        model, data, output_, kind=kind, max_drop=max_drop, target=target, shapes=shapes(shape), seed=seed
+    )
+    if as_json:
+        output.document(body)
+        return
+    floats, rounded, speedup = body["baseline"], body["model"], body["speedup"]
+    output.line(f"{output_}: {body['layers']['int8']} of {body['layers']['of']} layers in 8 bits")
+    for name in [node for node in body["precision"] if node != "*"]:
+        output.line(f"in floats  {name}")
+    unit = body["metric"]["unit"]
+    output.table(
+        f"on {body['quality_split']} samples",
+        ("", f"{body['metric']['name']} {unit}".strip(), "latency ms", "bytes"),
+        [
+            (
+                name,
+                f"{one['quality']:.2f}",
+                f"{one['latency_ms']['value']:.3f}",
+                output.thousands(one["bytes"]),
+            )
+            for name, one in (("original", floats), ("8 bits", rounded))
+        ],
+    )
+    output.line(f"speed-up {speedup['value']:.2f} ({speedup['lo']:.2f} to {speedup['hi']:.2f})")
+    for note in body["notes"]:
+        output.line(note)
+
+
+def _not_over(written: Path, source: Path) -> None:
+    """Raises ConfigError when writing would destroy something."""
+    if written.is_dir() or (source.is_file() and written.exists() and written.samefile(source)):
+        raise ConfigError(f"-o {written}: would overwrite the input or a directory; give another file name")
 
 
 def _choices(choices: list[int]) -> str:

@@ -94,8 +94,12 @@ def results(body: Mapping[str, Any], run: str) -> None:
     for member in body["pareto"]:
         name = member["bundle"].rstrip("/").rpartition("/")[2]
         chosen = best is not None and member["bundle"] == best["bundle"]
-        serving = ", ".join(f"{k} {v}" for k, v in member["subnet"].get("serving", {}).items())
-        name = f"{name} ({serving})" if serving else name
+        subnet = member["subnet"]
+        told = [
+            *subnet.get("precision", {}).values(),
+            *(f"{k} {v}" for k, v in subnet.get("serving", {}).items()),
+        ]
+        name = f"{name} ({', '.join(told)})" if told else name
         rows.append(_row(f"{name} *" if chosen else name, member, member["speedup"]))
     unit = (body.get("metric") or {}).get("unit") or ""
     table(

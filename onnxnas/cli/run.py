@@ -61,7 +61,14 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Of the ru
 Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="That latency is measured with.", show_default="1")
 ]
-Precision = Annotated[str | None, typer.Option("--precision", help="fp32.", show_default="fp32")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32, int8 or both: what numbers the networks have; both are searched.",
+        show_default="fp32",
+    ),
+]
 Elastic = Annotated[str | None, typer.Option("--elastic", help="Of depth,width,kernel.", show_default="all")]
 Warm = Annotated[
     list[str] | None,

@@ -1,5 +1,6 @@
 """Loading, questioning, rewriting and saving ONNX models; the only package that sees the protobuf."""
 
+from onnxnas.graph.convert import view
 from onnxnas.graph.inputs import example_inputs, other_shapes
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
@@ -20,4 +21,5 @@ __all__ = [
     "save",
     "single_node",
     "too_large",
+    "view",
 ]

@@ -93,6 +93,13 @@ class Child:
         inlined.ParseFromString(self._ask(b"f", _serialize(model), "inlining of functions"))
         return inlined
 
+    def converted(self, model: ModelProto, opset: int) -> ModelProto:
+        """The model in the words of another opset."""
+        found = ModelProto()
+        payload = bytes([opset]) + _serialize(model)
+        found.ParseFromString(self._ask(b"o", payload, f"conversion to opset {opset}"))
+        return found
+
     def _ask(self, kind: bytes, payload: bytes, what: str) -> bytes:
         process, expired = self._process, threading.Event()
         assert process.stdin is not None

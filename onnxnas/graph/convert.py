@@ -8,12 +8,14 @@ from functools import cache
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto
 
 from onnxnas.graph.validate import captures
 from onnxnas.types import Node, Subgraph
 from rewriters import arrays
 from rewriters.constants import constant_node_value
+from rewriters.parts import Parts
 
 _A = AttributeProto
 _LEAVES = frozenset(
@@ -102,6 +104,20 @@ def subgraph(body: GraphProto, opsets: _Opsets) -> Subgraph:
         tuple(value.name for value in body.output),
         values,
     )
+
+
+def view(parts: Parts) -> tuple[tuple[Node, ...], Mapping[str, NDArray[Any]], tuple[str, ...]]:
+    """What rewriters made of a canonical model: nodes in topological order, constants by name, names of outputs."""
+    structure = parts.structure
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in structure.opset_import}
+    nodes = tuple(node(proto, proto.name, opsets, "") for proto in structure.graph.node)
+    weights = {
+        name: (parts.read[name] if name in parts.read else arrays.read(weight))
+        if isinstance(weight, onnx.TensorProto)
+        else weight
+        for name, weight in parts.weights.items()
+    }
+    return nodes, weights, tuple(output.name for output in structure.graph.output)
 
 
 def scopes(graph: GraphProto) -> dict[str, str]:

@@ -37,16 +37,19 @@ def load(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Limits | None = None,
+    least_opset: int = 1,
+    quantised: bool = False,
 ) -> Graph:
     """Load a model: a path (str or Path) or a protobuf, which is copied.
 
-    `shapes` gives input shapes by name where the file leaves dimensions open. Raises ModelError, one
-    line, for whatever is wrong with the model; the file is only read.
+    `shapes` gives input shapes by name where the file leaves dimensions open. A model of an opset before
+    `least_opset` is converted to it. `quantised`: one without float weights will do, which can only be run.
+    Raises ModelError, one line, for whatever is wrong with the model; the file is only read.
     """
     where = "model" if isinstance(model, ModelProto) else str(model)
     try:
         with Child(limits or Limits()) as child:
-            return _load(model, shapes, limits or Limits(), child)
+            return _load(model, shapes, limits or Limits(), child, least_opset, quantised)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except _DAMAGE as error:
@@ -59,7 +62,12 @@ def load(
 
 
 def _load(
-    model: str | Path | ModelProto, given: Mapping[str, Sequence[int]] | None, limits: Limits, child: Child
+    model: str | Path | ModelProto,
+    given: Mapping[str, Sequence[int]] | None,
+    limits: Limits,
+    child: Child,
+    least_opset: int,
+    quantised: bool,
 ) -> Graph:
     path: Path | None = None
     if isinstance(model, ModelProto):
@@ -83,7 +91,11 @@ def _load(
     if proto.functions:
         _inline(proto, child.inline(stripped))
         notes += validate.check(proto, limits)
-    _weights(proto.graph)
+    if not quantised:
+        _weights(proto.graph)
+    if (opset := _opsets(proto).get("", least_opset)) < least_opset:
+        _convert(proto, child.converted(strip(proto), least_opset))
+        notes += (f"opset {opset}: converted to {least_opset}, which precision below 32 bits takes",)
     scopes = convert.scopes(proto.graph)
     description = _describe(proto, path)
     proto, more = canonical.canonicalise(proto)
@@ -139,6 +151,27 @@ def _inline(proto: ModelProto, inlined: ModelProto) -> None:
     del proto.functions[:]
     del proto.opset_import[:]
     proto.opset_import.extend(inlined.opset_import)
+
+
+def _convert(proto: ModelProto, converted: ModelProto) -> None:
+    """Take over what was converted without its weights, and the constants that came with it.
+
+    What onnx's converter leaves out is put in: until opset 10 a pixel lay where its number says (Upsample, Resize).
+    """
+    if _opsets(proto)[""] <= 10:
+        for node in converted.graph.node:
+            said = {attribute.name for attribute in node.attribute}
+            if node.op_type == "Resize" and "coordinate_transformation_mode" not in said:
+                for key, value in (
+                    ("coordinate_transformation_mode", "asymmetric"),
+                    ("nearest_mode", "floor"),
+                ):
+                    node.attribute.append(onnx.helper.make_attribute(key, value))
+    known = {tensor.name for tensor in proto.graph.initializer}
+    known |= {value.name for value in proto.graph.input}
+    proto.graph.initializer.extend(t for t in converted.graph.initializer if t.name not in known)
+    _inline(proto, converted)
+    proto.ir_version = max(proto.ir_version, converted.ir_version)
 
 
 def _opsets(proto: ModelProto) -> dict[str, int]:

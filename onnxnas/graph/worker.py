@@ -2,7 +2,8 @@
 
 `python worker.py MEMORY SECONDS` (as a file: it needs onnx and nothing of this package) answers requests
 on standard input until it ends. A request is one byte of operation (c: check, i: infer shapes, v: verify
-that shapes agree, f: inline local functions), eight bytes of length (little endian) and a serialized model.
+that shapes agree, f: inline local functions, o: convert to the opset that a byte in front of the model says),
+eight bytes of length (little endian) and a serialized model.
 An answer is one byte (k: done, e: refused), eight bytes of length and a payload: nothing, a GraphProto that
 has only the inferred values, a model, or a message.
 """
@@ -40,6 +41,12 @@ def _answer(kind: bytes, payload: bytes) -> bytes:
         onnx.shape_inference.infer_shapes(payload, data_prop=True)
         return b""
     model = onnx.ModelProto()
+    if kind == b"o":
+        import onnx.version_converter
+
+        model.ParseFromString(payload[1:])
+        converted: bytes = onnx.version_converter.convert_version(model, payload[0]).SerializeToString()
+        return converted
     model.ParseFromString(payload)
     if kind == b"f":
         import onnx.inliner

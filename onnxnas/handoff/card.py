@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxnas.handoff.changes import Changes, changes
+from onnxnas.handoff.changes import Changes, changes, numbers
 from onnxnas.types import Subnet
 
 
@@ -98,6 +98,8 @@ def _changed(what: Changes, subnet: Subnet) -> str:
     if what.cropped:
         rows = [(k.id, k.name, _size(k.size), _size(k.kept)) for k in what.cropped]
         parts.append("Kernels:\n\n" + _table(("kernel", "node", "original", "kept"), rows))
+    if subnet.precision:
+        parts.append(f"Numbers: {_text(numbers(subnet))}, of the layers that can have it.")
     parts = parts or ["Nothing: the structure is the original one."]
     parts.append("As a sub-network file:\n\n```json\n" + json.dumps(subnet.to_json()) + "\n```")
     return "\n\n".join(parts)

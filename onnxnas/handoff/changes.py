@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onnxnas.precision import EVERY
 from onnxnas.types import Subnet
 
 
@@ -69,6 +70,13 @@ class Changes:
     @property
     def cropped(self) -> tuple[KernelChange, ...]:
         return tuple(kernel for kernel in self.kernels if not kernel.gone and kernel.kept != kernel.size)
+
+
+def numbers(subnet: Subnet) -> str:
+    """What numbers a sub-network has where these are not the original's, in words; '' where they are."""
+    every = subnet.precision.get(EVERY)
+    named = [f"{kind} in {node}" for node, kind in sorted(subnet.precision.items()) if node != EVERY]
+    return ", ".join([*([every] if every else []), *named])
 
 
 def changes(space: Mapping[str, Any], subnet: Subnet) -> Changes:

@@ -18,9 +18,10 @@ from typing import Any
 import plotly.offline
 
 from onnxnas.handoff.card import flat
-from onnxnas.handoff.changes import Changes, changes
+from onnxnas.handoff.changes import Changes, changes, numbers
 from onnxnas.handoff.figures import all_figures, short_name
 from onnxnas.handoff.rundir import Member, RunFiles, number, read
+from onnxnas.types import Subnet
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -134,7 +135,9 @@ def _summary(run: RunFiles, unit: str) -> str:
         chosen = bool(run.best) and member.bundle == run.best
         name = f"{rank}. {escape(short_name(member))}" + (" (best)" if chosen else "")
         what = changes(run.space, member.subnet)
-        rows.append(("best" if chosen else "", (name, *_figures(member, run.baseline), _kept(what))))
+        rows.append(
+            ("best" if chosen else "", (name, *_figures(member, run.baseline), _kept(what, member.subnet)))
+        )
     body = "".join(
         f'<tr class="{style}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         for style, cells in rows
@@ -143,13 +146,15 @@ def _summary(run: RunFiles, unit: str) -> str:
     return _section("Result", f'{_lead(run, unit)}<div class="scroll">{table}</div>{_legend(run)}')
 
 
-def _kept(what: Changes) -> str:
+def _kept(what: Changes, subnet: Subnet) -> str:
     parts = []
     if what.blocks:
         parts.append(f"{len(what.blocks) - len(what.skipped)}/{len(what.blocks)} blocks")
     left = [group.fraction for group in what.widths if not group.gone]
     if left:
         parts.append(f"width {sum(left) / len(left):.0%}")
+    if subnet.precision:
+        parts.append(escape(numbers(subnet)))
     return ", ".join(parts)
 
 

@@ -32,11 +32,11 @@ _CALIBRATION_SECONDS = 3.0
 
 
 class CandidateError(ModelError):
-    """A model could not be run; `status` says how it failed."""
+    """A model could not be run; `status` says how it failed, `reason` why."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(f"{status}: {message}")
-        self.status = status
+        self.status, self.reason = status, message
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,9 @@ class Measurer:
                 content = {**content, **_feed_arrays(served.feeds)}
             answer, _ = self._ask({**header, **path}, content, self.timeout + chosen.seconds)
         except CandidateError as error:
-            text = str(error).removeprefix(f"{error.status}: ")
-            return Latency(error.status, error=text, noise_floor=floor, seconds=time.monotonic() - start)
+            return Latency(
+                error.status, error=error.reason, noise_floor=floor, seconds=time.monotonic() - start
+            )
         return self._latency(answer, floor, time.monotonic() - start, batch)
 
     def settled(

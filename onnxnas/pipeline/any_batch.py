@@ -27,12 +27,39 @@ def fixed(loaded: graph.Graph) -> tuple[str, int] | None:
     return None
 
 
+def free(
+    loaded: graph.Graph,
+    content: bytes,
+    where: str,
+    shapes: Mapping[str, Sequence[int]],
+    least_opset: int = 1,
+) -> tuple[graph.Graph, bytes, tuple[str, ...]]:
+    """The model `where` with a batch that is free, and what was done to it, for the user. Raises ModelError."""
+    found = fixed(loaded)
+    if found is None:
+        return loaded, content, ()
+    name, size = found
+    try:
+        loaded, content = freed(loaded, content, shapes, least_opset)
+    except ModelError as error:
+        raise ModelError(
+            f"{where}: input '{name}' has a fixed batch of {size}, expected a symbol in the first dimension; "
+            f"it cannot be freed here: {error}; export the model with a dynamic batch"
+        ) from None
+    note = (
+        f"The file fixes the batch at {size}, the network does not depend on it: here it takes any number of "
+        "samples, the original that others are compared with too."
+    )
+    return loaded, content, (note,)
+
+
 def freed(
-    loaded: graph.Graph, content: bytes, shapes: Mapping[str, Sequence[int]]
+    loaded: graph.Graph, content: bytes, shapes: Mapping[str, Sequence[int]], least_opset: int = 1
 ) -> tuple[graph.Graph, bytes]:
     """The same network with a free batch, under the digest of the file, as a graph and serialised.
 
-    `content` is the file. Raises ModelError with what shows that its batch cannot be freed.
+    `content` is the file; the graph is of `least_opset` at least. Raises ModelError with what shows that its
+    batch cannot be freed.
     """
     made = rewriters.free_batch(graph.parse(content))
     if isinstance(made, rewriters.Refusal):
@@ -48,5 +75,5 @@ def freed(
     worst = difference(together, [np.concatenate(pair) for pair in zip(*apart, strict=True)])["max_rel"]
     if worst is None or not worst <= TOLERANCE:
         raise ModelError(f"two samples at once give other outputs than one by one (by {worst:.1e})")
-    again = graph.load(made, shapes=shapes)
+    again = graph.load(made, shapes=shapes, least_opset=least_opset)
     return dataclasses.replace(again, digest=loaded.digest, source=loaded.source), free

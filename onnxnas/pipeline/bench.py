@@ -29,8 +29,10 @@ def bench(
     seed: int = 0,
 ) -> dict[str, Any]:
     """`measure.bench` of files, on inputs drawn for the first one. Raises ModelError, ConfigError."""
-    loaded = graph.load(model, shapes=shapes)
-    other = None if against is None else as_it_came(against, graph.load(against, shapes=shapes))
+    loaded = graph.load(model, shapes=shapes, quantised=True)
+    other = None
+    if against is not None:
+        other = as_it_came(against, graph.load(against, shapes=shapes, quantised=True))
 
     def feeds(samples: int) -> Mapping[str, NDArray[Any]]:
         return graph.example_inputs(loaded, seed=seed, batch=samples, shapes=shapes)

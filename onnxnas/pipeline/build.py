@@ -14,7 +14,7 @@ from onnxnas.errors import ModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxnas.data import DataSet, Metric
+    from onnxnas.data import DataSet, Metric, Split
     from onnxnas.graph import Graph
     from onnxnas.measure import Measurer
     from onnxnas.supernet import Statistics, SuperNetwork
@@ -44,42 +44,45 @@ def feeds(loaded: Graph, dataset: DataSet, batch: int) -> Feeds:
     return {name: np.resize(x[name], (batch, *x[name].shape[1:])) for name in loaded.inputs}
 
 
-def quality(
-    measurer: Measurer,
-    model: bytes,
-    baseline: bytes,
-    dataset: DataSet,
-    split: str,
-    metric: Metric,
-    limit: int | None,
-) -> float:
-    """The metric of an ONNX file in the runtime; without labels, against the outputs of `baseline`."""
-    meter = metric.start()
-    references = None
-    if dataset.split(split).y is None:
-        references = list(outputs(measurer, baseline, dataset, split, limit))
-    for index, (found, y) in enumerate(_answers(measurer, model, dataset, split, limit)):
-        if references is not None:
-            meter.update(_one(found), _one(references[index]))
-        elif y is not None:
-            meter.update(_one(found), y)
-    return float(meter.compute())
+def run_batch(split: Split) -> int:
+    """How many samples of a split the runtime is given at once: as many as its activations have room for."""
+    return max(1, min(_RUN_BATCH, _RUN_VALUES // values_of(split)))
 
 
-def outputs(
-    measurer: Measurer, model: bytes, dataset: DataSet, split: str, limit: int | None
-) -> Iterator[list[NDArray[Any]]]:
-    """The outputs of an ONNX file, batch by batch."""
-    return (found for found, _ in _answers(measurer, model, dataset, split, limit))
+def values_of(split: Split) -> int:
+    """Of the inputs of one sample."""
+    return sum(array[0].size for array in split.x.values())
 
 
-def _answers(
-    measurer: Measurer, model: bytes, dataset: DataSet, split: str, limit: int | None
-) -> Iterator[tuple[list[NDArray[Any]], NDArray[Any] | None]]:
-    chosen = dataset.split(split)
-    values = sum(array[0].size for array in chosen.x.values())
-    for x, y in data.batches(chosen, dataset, max(1, min(_RUN_BATCH, _RUN_VALUES // values)), limit=limit):
-        yield measurer.run(model, x), y
+class InRuntime:
+    """Judges ONNX files in the runtime, by `limit` samples of a split; without labels against those of `baseline`."""
+
+    def __init__(
+        self,
+        measurer: Measurer,
+        baseline: bytes,
+        dataset: DataSet,
+        split: str,
+        metric: Metric,
+        limit: int | None = None,
+    ) -> None:
+        self._measurer, self._baseline, self._metric = measurer, baseline, metric
+        self._data, self._split, self._limit = dataset, dataset.split(split), limit
+        self._references: list[list[NDArray[Any]]] = []
+
+    def quality(self, model: bytes) -> float:
+        """The metric of one file. Raises CandidateError when it does not run."""
+        meter = self._metric.start()
+        if self._split.y is None and not self._references:
+            self._references = [found for found, _ in self._answers(self._baseline)]
+        for index, (found, y) in enumerate(self._answers(model)):
+            meter.update(_one(found), _one(self._references[index]) if y is None else y)
+        return float(meter.compute())
+
+    def _answers(self, model: bytes) -> Iterator[tuple[list[NDArray[Any]], NDArray[Any] | None]]:
+        size = run_batch(self._split)
+        for x, y in data.batches(self._split, self._data, size, limit=self._limit):
+            yield self._measurer.run(model, x), y
 
 
 def _one(arrays: list[NDArray[Any]]) -> NDArray[Any] | list[NDArray[Any]]:

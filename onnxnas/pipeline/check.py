@@ -134,6 +134,20 @@ def _servable(model: ModelProto, place: Path) -> bytes | Path:
     return model.SerializeToString() if path is None else path
 
 
+def same_function(prepared: bytes, original: bytes, feeds: Mapping[str, NDArray[Any]], where: str) -> None:
+    """Raise ModelError when the prepared form of the model `where` does not compute what its file computes."""
+    from onnxnas import measure
+
+    with measure.Measurer(measure.Target(), original, feeds) as measurer:
+        told = difference(measurer.run(prepared, feeds), measurer.run(original, feeds))
+    worst = told["max_rel"]
+    if worst is None or not worst <= TOLERANCE:
+        raise ModelError(
+            f"{where}: the prepared model differs from the original by {worst}, expected {TOLERANCE:.0e} at most; "
+            "see `onnxnas check`"
+        )
+
+
 def difference(found: Arrays | None, expected: Arrays | None) -> dict[str, float | None]:
     """{"max_abs", "max_rel"}: the worst over all outputs; None where there is nothing to compare.
 

@@ -24,6 +24,7 @@ from onnxnas.measure import Target
 from onnxnas.pipeline import files
 from onnxnas.pipeline.objectives import OBJECTIVES
 from onnxnas.plugins import is_reference
+from onnxnas.precision import FLOATS, LEAST_OPSET
 from onnxnas.search.settings import SearchSettings
 from onnxnas.train.settings import TrainSettings
 
@@ -177,7 +178,9 @@ class Config(Section):
         default_factory=dict,
         description="on top of the runtime's defaults, for example INFERENCE_PRECISION_HINT: bf16 of openvino",
     )
-    precision: tuple[str, ...] = ("fp32",)
+    precision: tuple[Literal["fp32", "int8"], ...] = Field(
+        ("fp32",), min_length=1, description="of all layers that can have it; several: searched"
+    )
     elastic: tuple[Literal["depth", "width", "kernel"], ...] = ("depth", "width", "kernel")
     device: str = Field("auto", description="of training: auto (an accelerator if there is one), cpu, cuda")
     seed: int = Field(0, ge=0)
@@ -224,10 +227,12 @@ class Config(Section):
     @field_validator("precision", mode="after")
     @classmethod
     def _precision(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name != "fp32":
-                raise ValueError(f"'{name}' is not there yet; this version searches fp32 only")
-        return value
+        return tuple(dict.fromkeys(value))
+
+    @property
+    def least_opset(self) -> int:
+        """What the graph must be able to say."""
+        return 1 if self.precision == (FLOATS,) else LEAST_OPSET
 
     @property
     def target(self) -> Target:

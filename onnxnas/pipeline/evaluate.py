@@ -1,6 +1,6 @@
-"""How a candidate is judged during the search: quality in torch, latency in the runtime that will serve it.
+"""How a candidate is judged during the search: quality on validation samples, latency in the runtime.
 
-    recalibrate BatchNorm -> quality on validation samples -> cut out of the ONNX file -> measure beside the baseline
+    made and judged as `candidates` does it -> measured beside the baseline
 
 Latency is told as `reference / speed-up`: the reference is the baseline's latency, measured once at the start of
 the search, and the speed-up is measured in turns with the baseline. So what the machine does between two
@@ -12,11 +12,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from onnxnas import train
-from onnxnas.pipeline import build, objectives
+from onnxnas.measure import CandidateError
+from onnxnas.pipeline import objectives
+from onnxnas.pipeline.candidates import Candidates
 from onnxnas.types import Measurement, Subnet, Trial
 
 if TYPE_CHECKING:
+    import rewriters
     from onnxnas.measure import Latency, Measurer
     from onnxnas.pipeline.line import Line
     from onnxnas.supernet import Statistics
@@ -36,31 +38,33 @@ class CandidateEvaluator:
         self._measurer = measurer
         self._reference = reference_ms
         self._environment = environment
-        self._judge = train.Judge(
-            line.network,
-            line.data,
-            "val",
-            line.metric,
-            recalibration_images=line.config.search.recalibration_images,
-            limit=line.config.search.val_limit,
-            seed=line.config.seed,
+        search = line.config.search
+        self._candidates = Candidates(
+            line, measurer, recalibration_images=search.recalibration_images, limit=search.val_limit
         )
         self._known: dict[str, tuple[Statistics, float]] = {}
         self._latency = bool(objectives.MEASURED.intersection(line.config.objectives))
 
     def quality(self, subnet: Subnet) -> float:
         """On validation samples, statistics recalibrated."""
-        return self._judge.quality(subnet)
+        return self._candidates.judged(subnet)
 
     def evaluate(self, subnet: Subnet, number: int) -> Trial:
         """One trial; a model that crashes, hangs or computes nonsense is a status."""
         began = time.perf_counter()
+        try:
+            values, measurements = self._judged(subnet)
+        except CandidateError as error:
+            seconds = time.perf_counter() - began
+            return Trial(number, subnet, error.status, {}, {}, seconds, error.reason, self._environment)
+        seconds = time.perf_counter() - began
+        return Trial(number, subnet, "ok", values, measurements, seconds, "", self._environment)
+
+    def _judged(self, subnet: Subnet) -> tuple[dict[str, float], dict[str, Measurement]]:
+        """By objective. Raises CandidateError when the candidate does not run as it should."""
         line = self._line
-        structure = subnet.structure
-        statistics, quality = self._judged(structure)
-        made = build.cut(line.network, structure, statistics)
-        model = made.to_bytes()
-        cost = line.space.cost(structure)
+        model, quality, made = self._made(subnet.served({}))
+        cost = line.space.cost(subnet.structure)
         values: dict[str, float] = {
             "quality": quality,
             "macs": float(cost.macs),
@@ -68,27 +72,29 @@ class CandidateEvaluator:
             "bytes": float(len(model)),
             **objectives.own(line.config.objectives, made.proto),
         }
-        measurements: dict[str, Measurement] = {}
-        if self._latency:
-            found = self._measurer.settled(model, served=line.serving.of(subnet))
-            if found.status != "ok":
-                seconds = time.perf_counter() - began
-                return Trial(number, subnet, found.status, {}, {}, seconds, found.error, self._environment)
-            measurements = self._figures(found, line.serving.samples(subnet))
-            values |= {name: figure.value for name, figure in measurements.items()}
-            values |= objectives.tails(found, values["latency_ms"])
-        seconds = time.perf_counter() - began
-        return Trial(number, subnet, "ok", values, measurements, seconds, "", self._environment)
+        if not self._latency:
+            return values, {}
+        found = self._measurer.settled(model, served=line.serving.of(subnet))
+        if found.status != "ok":
+            raise CandidateError(found.status, found.error)
+        measurements = self._figures(found, line.serving.samples(subnet))
+        values |= {name: figure.value for name, figure in measurements.items()}
+        return values | objectives.tails(found, values["latency_ms"]), measurements
 
-    def _judged(self, structure: Subnet) -> tuple[Statistics, float]:
-        """Statistics and quality; a network that was served in another way just now is not judged again."""
-        key = structure.key()
-        if key not in self._known:
+    def _made(self, subnet: Subnet) -> tuple[bytes, float, rewriters.Parts]:
+        """The file, how good it is, and its parts; what was served in another way just now is not judged again."""
+        key = subnet.key()
+        statistics, quality = self._known.get(key, (None, None))
+        if statistics is None:
+            statistics = self._candidates.statistics(subnet)
+        made = self._candidates.made(subnet, statistics)
+        model = made.to_bytes()
+        if quality is None:
+            quality = self._candidates.quality(subnet, statistics, model)
             if len(self._known) >= KEPT:
                 self._known.pop(next(iter(self._known)))
-            statistics = self._judge.statistics(structure)
-            self._known[key] = (statistics, self._judge.quality(structure, statistics))
-        return self._known[key]
+            self._known[key] = (statistics, quality)
+        return model, quality, made
 
     def _figures(self, found: Latency, samples: float) -> dict[str, Measurement]:
         """`samples`: of an inference, relative to the baseline's."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxnas import graph
 from onnxnas.errors import ConfigError
+from onnxnas.pipeline import rounding
 from onnxnas.types import CHOICES, Subnet
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def subnet_of(body: Any, space: SearchSpace, where: str) -> Subnet:
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{where}: not a sub-network ({error})") from error
     space.validate(subnet)
+    rounding.validate(subnet, space.graph)
     return subnet
 
 
@@ -88,13 +90,19 @@ def extract(
     from onnxnas.pipeline.inspect import inspect
 
     space = inspect(model, shapes=shapes).space
-    return graph.rewrite(space.graph, space.plan(choose(subnet, space)))
+    chosen = choose(subnet, space)
+    if chosen.precision:
+        raise ConfigError(
+            "sub-network: precision below 32 bits takes data: give a RUN, or see `onnxnas quantize`"
+        )
+    return graph.rewrite(space.graph, space.plan(chosen))
 
 
 def choose(subnet: str | Subnet | Mapping[str, Any], space: SearchSpace) -> Subnet:
     """Any of the ways to say a sub-network, as a Subnet of this space. Raises ConfigError."""
     if isinstance(subnet, Subnet):
         space.validate(subnet)
+        rounding.validate(subnet, space.graph)
         return subnet
     return read_subnet(subnet, space) if isinstance(subnet, str) else subnet_of(dict(subnet), space, "subnet")
 
@@ -102,9 +110,16 @@ def choose(subnet: str | Subnet | Mapping[str, Any], space: SearchSpace) -> Subn
 def _trained(path: Path, subnet: str | Subnet | Mapping[str, Any]) -> ModelProto:
     """One sub-network of a run with its trained weights, BatchNorm statistics counted from the run's data."""
     from onnxnas.pipeline import finalists
+    from onnxnas.pipeline.candidates import Candidates
     from onnxnas.pipeline.line import Line
+    from onnxnas.pipeline.measuring import measurer
 
     line = Line.at(path)
     chosen = choose(subnet, line.space)
+    if chosen.precision:
+        with measurer(line) as measuring:
+            images = line.config.finalise.recalibration_images
+            candidates = Candidates(line, measuring, recalibration_images=images)
+            return candidates.made(chosen, candidates.statistics(chosen)).proto()
     edits = line.network.export_edits(chosen, finalists.judge(line).statistics(chosen))
     return graph.rewrite(line.graph, edits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from onnxnas import data, search, train
 from onnxnas.errors import CheckFailed
+from onnxnas.pipeline.candidates import Candidates
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.measuring import measurer
 from onnxnas.pipeline.objectives import gain, within
 from onnxnas.types import Objective, Subnet, Trial
 
@@ -76,7 +79,7 @@ def choose(trials: Sequence[Trial], objectives: Sequence[Objective], count: int,
     able = [trial for trial in trials if trial.status == "ok"]
     if not able:
         raise CheckFailed("search: no candidate could be evaluated; trials.csv says why; see `onnxnas check`")
-    others = [trial for trial in able if trial.subnet.structure != Subnet()] or able
+    others = [trial for trial in able if trial.subnet.served({}) != Subnet()] or able
     whole = next((trial for trial in able if trial.subnet == Subnet()), None)
     gains = {t.number: gain(t.values, (whole or able[0]).values, objectives[1:]) for t in others}
     if whole is not None:
@@ -100,7 +103,7 @@ def _once(trials: Sequence[Trial], gains: Mapping[int, float]) -> list[Trial]:
     """Of those that are the same network, the one that is served with the most gain."""
     best: dict[str, Trial] = {}
     for trial in trials:
-        key = trial.subnet.structure.key()
+        key = trial.subnet.served({}).key()
         if key not in best or gains[trial.number] > gains[best[key].number]:
             best[key] = trial
     return list(best.values())
@@ -126,12 +129,14 @@ def chosen(line: Line, trials: Sequence[Trial], objectives: Sequence[Objective])
     if line.config.search.val_limit >= line.data.val.n:
         return choose(trials, objectives, count, least)
     short = choose(trials, objectives, SHORTLIST * count, least)
-    again = judge(line)
     refined = []
-    for done, trial in enumerate(short, 1):
-        quality = again.quality(trial.subnet.structure)
-        refined.append(dataclasses.replace(trial, values={**trial.values, "quality": quality}))
-        line.step("judging again", done, len(short))
+    with contextlib.closing(measurer(line)) as measuring:  # its process begins when something is rounded
+        images = line.config.finalise.recalibration_images
+        again = Candidates(line, measuring, recalibration_images=images)
+        for done, trial in enumerate(short, 1):
+            values = {**trial.values, "quality": again.judged(trial.subnet)}
+            refined.append(dataclasses.replace(trial, values=values))
+            line.step("judging again", done, len(short))
     apart = max(abs(a.values["quality"] - b.values["quality"]) for a, b in zip(short, refined, strict=True))
     line.say(
         f"finalise: {len(short)} candidates judged again by all {line.data.val.n:,} validation samples, "

@@ -109,7 +109,8 @@ class Line:
         """The user's model as a graph, with the digest of the file that the user gave."""
         from onnxnas import graph
 
-        loaded = graph.load(self.run / "baseline.onnx", shapes=self.config.shapes)
+        given = self.run / "baseline.onnx"
+        loaded = graph.load(given, shapes=self.config.shapes, least_opset=self.config.least_opset)
         return dataclasses.replace(loaded, digest=self.identity["model_sha256"])
 
     @cached_property

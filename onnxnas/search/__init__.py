@@ -29,6 +29,7 @@ from onnxnas.search.prior import Prior
 from onnxnas.search.problem import Dimension, Genotype, Hint, Problem, Space
 from onnxnas.search.progress import Progress, ProgressMeter
 from onnxnas.search.reduction import ReducedSpace, better_half, populated
+from onnxnas.search.rounded import RoundedSpace
 from onnxnas.search.served import ServedSpace
 from onnxnas.search.settings import SearchSettings
 from onnxnas.search.study import Study, load_trials, sqlite_url
@@ -53,6 +54,7 @@ __all__ = [
     "ProgressMeter",
     "ReducedSpace",
     "Round",
+    "RoundedSpace",
     "SearchSettings",
     "ServedSpace",
     "Space",

@@ -56,3 +56,12 @@ def test_no_child_is_left(small: ModelProto) -> None:
         pid = child._process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_conversion_that_is_not_known(small: ModelProto) -> None:
+    """Its message comes as one line, as that of the checker does."""
+    with Child(graph.Limits()) as child:
+        assert child.converted(small, 18).opset_import[0].version == 18
+        with pytest.raises(ModelError, match="conversion to opset 250") as caught:
+            child.converted(small, 250)
+        assert "\n" not in str(caught.value)

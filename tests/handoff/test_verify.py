@@ -11,7 +11,7 @@ import pytest
 
 from onnxnas.errors import RunError
 from onnxnas.handoff import bundle
-from onnxnas.handoff.verify import compare, verify, with_batch
+from onnxnas.handoff.verify import TOLERANCE_8_BITS, compare, verify, with_batch
 from onnxnas.types import Subnet
 from tests.handoff.synthetic import SHA, member, tiny_model, tiny_reference
 
@@ -121,6 +121,9 @@ def test_compare_takes_the_worst_output() -> None:
     assert compare({"a": one[:1]}, {"a": one})["max_rel"] is None
     assert not compare({"a": one * np.nan}, {"a": one})["ok"]
     assert compare({"a": one}, {"a": one})["ok"]
+    assert not compare({"a": one * 1.04}, {"a": one})["ok"]
+    assert compare({"a": one * 1.04}, {"a": one}, TOLERANCE_8_BITS)["ok"]
+    assert not compare({"a": one * 1.06}, {"a": one}, TOLERANCE_8_BITS)["ok"]
 
 
 def test_feeds_get_the_batch_they_were_measured_with() -> None:

@@ -56,9 +56,14 @@ def test_what_is_no_time(text: str) -> None:
         config.resolve({**NEEDED, "time_budget": text})
 
 
-def test_int8_is_said_to_be_missing() -> None:
-    with pytest.raises(ConfigError, match="not there yet"):
-        config.resolve({**NEEDED, "precision": ["fp32", "int8"]})
+def test_precisions_are_told_apart_and_kept_once() -> None:
+    assert config.resolve({**NEEDED, "precision": ["fp32", "int8", "int8"]}).precision == ("fp32", "int8")
+    assert config.resolve(NEEDED).least_opset == 1
+    assert config.resolve({**NEEDED, "precision": ["int8"]}).least_opset == 13
+    with pytest.raises(ConfigError, match="'fp32' or 'int8'"):
+        config.resolve({**NEEDED, "precision": ["int4"]})
+    with pytest.raises(ConfigError, match="precision"):
+        config.resolve({**NEEDED, "precision": []})
 
 
 def test_presets_resolve() -> None:

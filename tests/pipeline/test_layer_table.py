@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from onnxnas import analysis, graph, measure, space
-from onnxnas.pipeline import config, runner
+from onnxnas.pipeline import config, hints, runner
 from onnxnas.pipeline.layer_table import LayerTable
 from onnxnas.testing import graphs
 from onnxnas.types import Subnet
@@ -91,6 +91,18 @@ def _values(model: onnx.ModelProto, feeds: dict[str, Any], names: list[str]) -> 
     return {**feeds, **dict(zip(wanted, session.run(wanted, feeds), strict=True))}
 
 
+def test_in_8_bits_all_layers_gain_alike(places: space.SearchSpace, table: LayerTable) -> None:
+    subnet = places.minimal()
+    rounded = subnet.rounded({"*": "int8"})
+    told = hints.told(places, table.known, {"int8": 0.4})
+    assert told["latency_ms"].of(rounded) == pytest.approx(0.4 * told["latency_ms"].of(subnet))
+    assert told["throughput"].of(rounded) == pytest.approx(told["throughput"].of(subnet) / 0.4)
+    assert told["bytes"].of(rounded) == pytest.approx(places.cost(subnet).params / 4)
+    assert told["macs"].of(rounded) == told["macs"].of(subnet)
+    plain = hints.told(places, table.known)
+    assert plain["latency_ms"].of(subnet) == told["latency_ms"].of(subnet) == table.ms(subnet)
+
+
 def test_a_search_on_predictors_uses_it(tiny_files: Path, tmp_path: Path) -> None:
     """The table is made once; latency is predicted from it and costs are counted."""
     body = settings(tiny_files)
@@ -105,3 +117,13 @@ def test_a_search_on_predictors_uses_it(tiny_files: Path, tmp_path: Path) -> Non
     assert told["macs"]["mape"] == 0
     runner.proceed(tmp_path / "run", stage="search", redo=True)
     assert (tmp_path / "run" / "layers.json").read_bytes() == written
+
+
+def test_what_8_bits_gain_is_measured_once(tiny_files: Path, tmp_path: Path) -> None:
+    body = settings(tiny_files)
+    search = {**body["search"], "algorithm": "concurrent", "max_trials": 12, "population": 9}  # type: ignore[dict-item]
+    flags = {**body, "search": search, "objectives": ["latency", "macs"], "precision": ["fp32", "int8"]}
+    runner.begin(config.resolve({**flags, "output": str(tmp_path / "run")}), last="search")
+    ratios = json.loads((tmp_path / "run" / "layers.json").read_text())["ratios"]
+    assert set(ratios) == {"int8"}
+    assert 0.1 < ratios["int8"] < 5

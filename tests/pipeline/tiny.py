@@ -39,14 +39,18 @@ SETTINGS: dict[str, Any] = {
 
 def write_model(path: Path, seed: int = 0) -> Path:
     """A residual network with random weights whose answers are spread over its ten classes."""
-    model = graphs.resnet(seed)
+    onnx.save(spread(graphs.resnet(seed)), path)
+    return path
+
+
+def spread(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its last bias such that its answers are spread over the classes, changed in place."""
     last = next(node for node in model.graph.node if "y" in node.output)
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[2])
     scores = _scores(model.SerializeToString(), _images(256, 0))
     centred = onnx.numpy_helper.to_array(bias) - scores.mean(0)
     bias.CopyFrom(onnx.numpy_helper.from_array(centred.astype(np.float32), bias.name))
-    onnx.save(model, path)
-    return path
+    return model
 
 
 def write_data(path: Path, model: Path, n: int = 192, seed: int = 1) -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxnas import search
-from onnxnas.search import Problem, ServedSpace
+from onnxnas.search import Problem, RoundedSpace, ServedSpace
 from onnxnas.testing.algorithms import AlgorithmConformance, residual_space
 from onnxnas.types import Objective, Subnet
 
@@ -73,3 +73,45 @@ class TestServed(AlgorithmConformance):
 
 class TestServedAndPredicted(TestServed):
     algorithm = "concurrent"
+
+
+class TestRounded(AlgorithmConformance):
+    """Precision and serving, one upon the other."""
+
+    algorithm = "nsga2"
+
+    def space(self) -> ServedSpace:  # type: ignore[override]
+        return ServedSpace(RoundedSpace(PLAIN, ("fp32", "int8")), CHOICES)
+
+    def tiny_space(self) -> ServedSpace:  # type: ignore[override]
+        few = search.ReducedSpace(PLAIN, {d.name: [0] for d in PLAIN.dimensions[3:]})
+        return ServedSpace(RoundedSpace(few, ("int8",)), {"threads": (1, 2)})
+
+
+class TestRoundedAndPredicted(TestRounded):
+    algorithm = "concurrent"
+
+
+def test_precision_and_serving_and_back() -> None:
+    space = ServedSpace(RoundedSpace(PLAIN, ("fp32", "int8")), CHOICES)
+    problem, rng, met = Problem(space, OBJECTIVES), np.random.default_rng(0), set()
+    for _ in range(100):
+        subnet = space.random(rng)
+        assert space.decode(problem.encode(subnet)) == subnet
+        assert space.repair(subnet) == subnet
+        assert Subnet.from_json(subnet.to_json()) == subnet
+        effective = problem.subnet(problem.encode(subnet))
+        assert (effective.precision, effective.serving) == (subnet.precision, subnet.serving)
+        assert effective.structure == PLAIN.effective(subnet.structure)
+        met.add((*subnet.precision.values(), *subnet.serving.values()))
+    assert len(met) > 12
+    assert space.maximal() == Subnet()
+
+
+def test_with_one_precision_every_network_has_it() -> None:
+    space = RoundedSpace(PLAIN, ("int8",))
+    assert space.maximal() == Subnet(precision={"*": "int8"})
+    assert space.minimal() == PLAIN.minimal().rounded({"*": "int8"})
+    assert space.repair(PLAIN.minimal()) == space.minimal()
+    assert space.size_log10 == PLAIN.size_log10
+    assert space.digest != PLAIN.digest

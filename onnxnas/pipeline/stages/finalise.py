@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+import rewriters
 from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
@@ -17,9 +18,11 @@ from onnxnas.pipeline import budget, build, chosen, files, finalists, finetuning
 from onnxnas.pipeline.crew import Crew, fitting
 from onnxnas.pipeline.epochs import fitting_epochs
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.measuring import measurer
 from onnxnas.pipeline.objectives import own, tails
 from onnxnas.pipeline.results import Member, interval
-from onnxnas.pipeline.stages.search import measurer, wanted
+from onnxnas.pipeline.rounding import Rounder
+from onnxnas.pipeline.stages.search import wanted
 from onnxnas.types import Subnet
 
 SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
@@ -50,12 +53,13 @@ def run(line: Line) -> None:
             "Fine-tuning was on the validation samples too: what is told of them means nothing any more."
         )
     with measurer(line) as measuring:
-        base = _baseline(line, measuring, split)
+        judges = {name: _judge(line, measuring, name) for name in {split, "val"}}
+        base = _baseline(line, measuring, judges[split])
         notes += _seen_before(line, base["quality"])
         members = [
             member
             for i, (subnet, told) in enumerate(zip(subnets, tuned, strict=True), 1)
-            if (member := _member(line, measuring, i, len(subnets), subnet, told, split)) is not None
+            if (member := _member(line, measuring, i, len(subnets), subnet, told, judges, split)) is not None
         ]
         if not members:
             raise CheckFailed(f"{line.run.path}: no finalist could be measured; log.txt says why")
@@ -167,13 +171,13 @@ def _protocol(line: Line) -> measure.Protocol:
     return dataclasses.replace(measure.LONG, seconds=line.config.finalise.measure_seconds)
 
 
-def _baseline(line: Line, measuring: measure.Measurer, split: str) -> dict[str, Any]:
+def _baseline(line: Line, measuring: measure.Measurer, judge: build.InRuntime) -> dict[str, Any]:
     """The user's model against itself: its figures, and that there is no difference where there can be none."""
     found = measuring.measure(line.baseline, protocol=_protocol(line))
     if found.status != "ok" or found.p50 is None:
         raise EnvironmentProblem(f"the baseline cannot be measured ({found.status}): {found.error}")
     cost = line.space.cost(Subnet())
-    quality = build.quality(measuring, line.baseline, line.baseline, line.data, split, line.metric, None)
+    quality = judge.quality(line.baseline)
     return {
         "quality": quality,
         "latency_ms": interval(found.p50, "p50"),
@@ -183,6 +187,19 @@ def _baseline(line: Line, measuring: measure.Measurer, split: str) -> dict[str, 
     }
 
 
+def _judge(line: Line, measuring: measure.Measurer, split: str) -> build.InRuntime:
+    return build.InRuntime(measuring, line.baseline, line.data, split, line.metric)
+
+
+def _content(line: Line, measuring: measure.Measurer, index: int, subnet: Subnet) -> bytes:
+    """The file of a finalist: as it was fine-tuned, and rounded then if it is to be."""
+    content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
+    if not subnet.precision:
+        return content
+    floats = rewriters.Parts.of(graph.parse(content))
+    return Rounder(measuring, line.data, line.config.seed).rounded(floats, subnet.precision).to_bytes()
+
+
 def _member(
     line: Line,
     measuring: measure.Measurer,
@@ -190,18 +207,19 @@ def _member(
     of: int,
     subnet: Subnet,
     told: dict[str, Any],
+    judges: Mapping[str, build.InRuntime],
     split: str,
 ) -> Member | None:
-    content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
+    content = _content(line, measuring, index, subnet)
     found = measuring.measure(content, protocol=_protocol(line), served=line.serving.of(subnet))
     line.step("measure", index, of)
     if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
         line.say(f"finalist {index}: {found.status}: {found.error}")
         return None
-    quality = build.quality(measuring, content, line.baseline, line.data, split, line.metric, None)
+    quality = judges[split].quality(content)
     val = told["val_quality"]
-    if val is None:
-        val = build.quality(measuring, content, line.baseline, line.data, "val", line.metric, None)
+    if val is None or subnet.precision:
+        val = judges["val"].quality(content)
     cost = line.space.cost(subnet.structure)
     names = {objective.name for objective in wanted(line)}
     others = {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import analysis, data, graph, measure, ops, space
 from onnxnas.errors import ConfigError, DataError, ModelError
-from onnxnas.pipeline import any_batch, build, files, finalists, prepared, serving
+from onnxnas.pipeline import any_batch, build, files, finalists, prepared, rounding, serving
 from onnxnas.pipeline import config as configuration
-from onnxnas.pipeline.check import TOLERANCE, as_it_came, difference
+from onnxnas.pipeline.check import as_it_came, same_function
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
 
@@ -40,10 +40,10 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
     Raises ModelError, DataError or ConfigError with what is wrong and what to do.
     """
     given: Any = Path(config.model) if model is None else model
-    loaded = graph.load(given, shapes=config.shapes)
+    loaded = graph.load(given, shapes=config.shapes, least_opset=config.least_opset)
     _trainable(loaded, config)
     content = _serialised(given, loaded)
-    loaded, content, notes = _any_batch(loaded, content, config)
+    loaded, content, notes = any_batch.free(loaded, content, config.model, config.shapes, config.least_opset)
     dataset = data.load(
         config.data,
         [loaded.tensors[name] for name in loaded.inputs],
@@ -71,29 +71,8 @@ def examine(config: configuration.Config, model: ModelProto | None = None) -> So
         with measure.Measurer(config.target, content, build.feeds(loaded, dataset, config.batch)):
             pass
     serving.examine(config, loaded, dataset, content)
+    rounding.examine(config, loaded, dataset, content)
     return Source(loaded, dataset, content, notes)
-
-
-def _any_batch(
-    loaded: graph.Graph, content: bytes, config: configuration.Config
-) -> tuple[graph.Graph, bytes, tuple[str, ...]]:
-    """The model with a batch that is free, and what was done to it, for the user. Raises ModelError."""
-    found = any_batch.fixed(loaded)
-    if found is None:
-        return loaded, content, ()
-    name, size = found
-    try:
-        loaded, content = any_batch.freed(loaded, content, config.shapes)
-    except ModelError as error:
-        raise ModelError(
-            f"{config.model}: input '{name}' has a fixed batch of {size}, expected a symbol in the first dimension; "
-            f"it cannot be freed here: {error}; export the model with a dynamic batch"
-        ) from None
-    note = (
-        f"The file fixes the batch at {size}, the network does not depend on it: here it takes any number of "
-        "samples, the original that others are compared with too."
-    )
-    return loaded, content, (note,)
 
 
 def _serialised(given: Any, loaded: graph.Graph) -> bytes:
@@ -149,16 +128,8 @@ def run(line: Line) -> None:
 
 def _same_function(line: Line, found: space.SearchSpace) -> None:
     """Raise ModelError when what was prepared does not compute what the user's model computes."""
-    given = build.feeds(line.original, line.data, min(4, line.data.val.n))
-    content = found.graph.model.SerializeToString()
-    with measure.Measurer(measure.Target(), line.baseline, given) as measurer:
-        told = difference(measurer.run(content, given), measurer.run(line.baseline, given))
-    worst = told["max_rel"]
-    if worst is None or not worst <= TOLERANCE:
-        raise ModelError(
-            f"{line.config.model}: the prepared model differs from the original by {worst}, expected {TOLERANCE:.0e} "
-            "at most; see `onnxnas check`"
-        )
+    feeds = build.feeds(line.original, line.data, min(4, line.data.val.n))
+    same_function(found.graph.model.SerializeToString(), line.baseline, feeds, line.config.model)
 
 
 def _trainable(loaded: graph.Graph, config: configuration.Config) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 
 from onnxnas import measure, search
 from onnxnas.errors import EnvironmentProblem, ModelError, RunError
-from onnxnas.pipeline import budget, build, files, finalists, hints, serving, warm
+from onnxnas.pipeline import budget, build, files, finalists, hints, rounding, serving, warm
 from onnxnas.pipeline.evaluate import CandidateEvaluator
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.measuring import measurer
 from onnxnas.pipeline.objectives import objectives
 from onnxnas.types import Objective, Subnet, Trial
 
@@ -85,7 +86,7 @@ def _searched(
 
     config = line.config
     trials = search.run(
-        serving.space(line.config, warm.space(line)),
+        serving.space(config, rounding.space(config, warm.space(line))),
         CandidateEvaluator(line, measuring, plan["reference_ms"], environment),
         _within_reach(line),
         config.search.settings(max_trials=plan["max_trials"], max_seconds=plan["max_seconds"]),
@@ -110,28 +111,13 @@ def _within_reach(line: Line) -> tuple[Objective, ...]:
     return (dataclasses.replace(quality, limit=finalists.within_reach(line)), *others)
 
 
-def measurer(line: Line) -> measure.Measurer:
-    """A measuring process for this run's target, beside the user's model."""
-    config = line.config
-    return measure.Measurer(
-        config.target,
-        line.baseline,
-        build.feeds(line.original, line.data, config.batch),
-        timeout=config.search.timeout,
-        memory_limit=config.search.memory_limit,
-        seed=config.seed,
-        cores=serving.cores(config),
-    )
-
-
 def _plan(line: Line, measuring: measure.Measurer, environment: str) -> dict[str, Any]:
     config = line.config
     latency = measuring.measure(line.baseline, protocol="short")
     if latency.status != "ok" or latency.baseline_p50 is None:
         raise EnvironmentProblem(f"the baseline cannot be measured ({latency.status}): {latency.error}")
-    quality = build.quality(
-        measuring, line.baseline, line.baseline, line.data, "val", line.metric, config.search.val_limit
-    )
+    judge = build.InRuntime(measuring, line.baseline, line.data, "val", line.metric, config.search.val_limit)
+    quality = judge.quality(line.baseline)
     reference = latency.baseline_p50.value
     evaluator = CandidateEvaluator(line, measuring, reference, environment)
     trials = config.search.max_trials
