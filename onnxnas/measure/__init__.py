@@ -4,7 +4,7 @@ Native code runs in a child process only: nothing here imports a runtime, or tor
 """
 
 from onnxnas.measure.bench import bench
-from onnxnas.measure.cores import available_cores, memory_available, pick_cores
+from onnxnas.measure.cores import available_cores, memory_available
 from onnxnas.measure.doctor import doctor
 from onnxnas.measure.environment import environment, incomparable
 from onnxnas.measure.measurer import CandidateError, Latency, Measurer, Served
@@ -31,7 +31,6 @@ __all__ = [
     "get_runtime",
     "incomparable",
     "memory_available",
-    "pick_cores",
     "resolve_settings",
     "runtime_names",
 ]

@@ -14,8 +14,8 @@ def available_cores() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
-def pick_cores(count: int, topology: Path = Path("/sys/devices/system/cpu")) -> tuple[int, ...]:
-    """`count` of the available cores: one per physical core first, the last ones first.
+def ranked_cores(topology: Path = Path("/sys/devices/system/cpu")) -> tuple[int, ...]:
+    """The available cores, best to time on first: one per physical core first, the last ones first.
 
     Two threads on the siblings of one physical core slow each other down; core 0 serves interrupts.
     """
@@ -25,7 +25,7 @@ def pick_cores(count: int, topology: Path = Path("/sys/devices/system/cpu")) -> 
         key = file.read_text().strip() if file.is_file() else str(core)
         siblings.setdefault(key, []).append(core)
     ranked = sorted((place, -core) for group in siblings.values() for place, core in enumerate(group))
-    return tuple(sorted(-core for _, core in ranked[:count]))
+    return tuple(-core for _, core in ranked)
 
 
 def memory_limit_of_container() -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,8 +14,9 @@ import numpy as np
 
 from onnxnas.errors import ConfigError, EnvironmentProblem, ModelError
 from onnxnas.measure.child import Child, ChildFault
-from onnxnas.measure.cores import available_cores, memory_available, pick_cores
+from onnxnas.measure.cores import available_cores, memory_available
 from onnxnas.measure.frames import FrameError
+from onnxnas.measure.place import Place
 from onnxnas.measure.protocol import PROTOCOLS, SHORT, Floats, Protocol
 from onnxnas.measure.registry import get_runtime, resolve_settings
 from onnxnas.measure.runtime import Array, Model, Target
@@ -102,6 +103,9 @@ class Measurer:
 
     `noise_floor` may be given where it is known from before; 0.0 leaves intervals as they are.
 
+    `cores` is how many the process is pinned to, by default as many as the target has threads; those that no other
+    measuring process of this machine has, while there are such, and its turns otherwise.
+
     The process is reused. When a candidate breaks it, the candidate gets a status and the next one
     meets a new process. Raises `ConfigError` (target), `EnvironmentProblem` (no such library, no
     process) and `ModelError` (the baseline itself cannot be run) on entering.
@@ -117,7 +121,7 @@ class Measurer:
         memory_limit: int | None = None,
         noise_floor: float | None = None,
         seed: int = 0,
-        cores: Sequence[int] | None = None,
+        cores: int | None = None,
     ) -> None:
         get_runtime(target.runtime)
         free = available_cores()
@@ -127,12 +131,12 @@ class Measurer:
             )
         self.target = target
         self.timeout = timeout
-        self.cores = tuple(cores) if cores is not None else pick_cores(target.threads)
         self.memory_limit = memory_limit if memory_limit is not None else int(0.8 * memory_available())
         self.version = ""
         self._baseline = baseline
         self._feeds = dict(feeds)
         self._rng = np.random.default_rng(seed)
+        self._place = Place(cores or target.threads)
         self._child: Child | None = None
         self._floor = noise_floor
         self._held = ""
@@ -149,6 +153,10 @@ class Measurer:
 
     def close(self) -> None:
         """End the process. It may be called again."""
+        self._end()
+        self._place.release()
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -271,7 +279,8 @@ class Measurer:
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         child = self._running()
         try:
-            answer, outputs = child.request(header, arrays, timeout)
+            with self._place.turn():
+                answer, outputs = child.request(header, arrays, timeout)
         except ChildFault as fault:
             raise CandidateError(fault.status, str(fault)) from fault
         except FrameError as error:
@@ -285,7 +294,7 @@ class Measurer:
         """The process, started and holding the baseline; started again if the last candidate ended it."""
         if self._child is not None and self._child.alive():
             return self._child
-        self.close()
+        self._end()
         self._held = ""
         child = Child(self.target.threads, self.memory_limit)
         try:
@@ -301,7 +310,7 @@ class Measurer:
             "do": "configure",
             "runtime": self.target.runtime,
             "settings": resolve_settings(self.target),
-            "cores": list(self.cores),
+            "cores": list(self._place.cores),
             "memory_limit": self.memory_limit,
         }
         what = f"runtime {self.target.runtime!r}"

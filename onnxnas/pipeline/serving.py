@@ -42,11 +42,10 @@ def choices(config: Config) -> Mapping[str, Sequence[Any]]:
     return found
 
 
-def cores(config: Config) -> tuple[int, ...] | None:
-    """Those of the measuring process, when some candidates need more than the target; None: the target's."""
-    threads = config.search.serving.get("threads", ())
-    most = max((config.threads, *threads))
-    return measure.pick_cores(most) if most > config.threads else None
+def cores(config: Config) -> int:
+    """How many the measuring process needs for the candidate with most threads."""
+    searched: Sequence[int] = config.search.serving.get("threads", ())
+    return max(config.threads, *searched) if searched else config.threads
 
 
 def space(config: Config, whole: search.Space) -> search.Space:

@@ -14,7 +14,7 @@ import pytest
 from onnxnas.measure import Protocol, doctor, environment
 from onnxnas.measure import cores as cores_module
 from onnxnas.measure import environment as public
-from onnxnas.measure.cores import available_cores, memory_available, memory_total, pick_cores
+from onnxnas.measure.cores import available_cores, memory_available, memory_total, ranked_cores
 from onnxnas.measure.doctor import _timer
 
 module = sys.modules[public.__module__]
@@ -110,8 +110,9 @@ def test_cores_are_physical_ones_first(
         folder.mkdir(parents=True)
         if text:
             (folder / "thread_siblings_list").write_text(text + "\n")
-    assert pick_cores(count, tmp_path) == expected
-    assert len(pick_cores(99, tmp_path)) == len(siblings)
+    ranked = ranked_cores(tmp_path)
+    assert sorted(ranked[:count]) == list(expected)
+    assert sorted(ranked) == sorted(siblings)
 
 
 def test_memory_limit_of_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
