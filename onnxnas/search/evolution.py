@@ -18,7 +18,7 @@ from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
 from onnxnas.search.front import Rows
-from onnxnas.search.operators import crossover, diagonals, mutate, spread_sample
+from onnxnas.search.operators import crossover, diagonals, mutate, otherwise, spread_sample
 from onnxnas.search.problem import Genotype, Problem
 from onnxnas.search.settings import SearchSettings
 
@@ -46,9 +46,13 @@ class Variation:
         self.seen: set[str] = set()
 
     def first(self) -> list[Genotype]:
-        """The first generation: what was best elsewhere, both corners and the diagonals of the space, and others."""
+        """The first generation: what was best elsewhere, corners and diagonals of the space, and others.
+
+        Among the corners is the original served otherwise, or with other numbers: that alone may be worth much.
+        """
         problem, n = self._problem, self._settings.population
-        corners = [problem.encode(problem.space.maximal()), problem.encode(problem.space.minimal())]
+        largest, smallest = (problem.encode(s) for s in (problem.space.maximal(), problem.space.minimal()))
+        corners = [largest, smallest, *otherwise(problem, largest)[: n // 2]]
         made: list[Genotype] = []
         known = problem.prior.best(problem, n // 2) if problem.prior else []
         for genotype in known + corners + diagonals(problem, max(1, n // 8)):

@@ -59,6 +59,18 @@ def mutate(
     return child
 
 
+def otherwise(problem: Problem, whole: Genotype) -> list[Genotype]:
+    """The network `whole` with each other value of what is chosen besides structure, one change at a time."""
+    found = []
+    for index in np.flatnonzero(~problem.structural):
+        for value in range(problem.upper[index] + 1):
+            if value != whole[index]:
+                changed = whole.copy()
+                changed[index] = value
+                found.append(changed)
+    return found
+
+
 def diagonals(problem: Problem, levels: int) -> list[Genotype]:
     """Networks narrowed alike everywhere: all ordered dimensions at the same fraction of their range.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxnas.search.prior import Prior
 
 Genotype = NDArray[np.int64]
+STRUCTURE = ("depth", "width", "kernel")
 
 
 class Dimension(Protocol):
@@ -75,7 +76,8 @@ class Problem:
     """A search space and the objectives, with the answers about a genotype kept.
 
     `upper` (d,) is the largest index of each dimension; `ordered` (d,) says where neighbouring indices are
-    neighbouring networks (widths, kernels), as opposed to switches and categories (depth, precision).
+    neighbouring networks (widths, kernels), as opposed to switches and categories (depth, precision); `structural`
+    (d,) which say what the network is, as opposed to its numbers and how it is served.
     `prior` is what another search found out, if there was one; `hints` are by the objective's name.
     """
 
@@ -92,6 +94,7 @@ class Problem:
         self.hints = dict(hints or {})
         self.upper: Genotype = np.array([len(d.choices) - 1 for d in space.dimensions], dtype=np.int64)
         self.kinds = tuple(d.kind for d in space.dimensions)
+        self.structural: NDArray[np.bool_] = np.array([k in STRUCTURE for k in self.kinds], dtype=bool)
         self.ordered: NDArray[np.bool_] = np.array([k in ("width", "kernel") for k in self.kinds], dtype=bool)
         self.signs = np.array([-1.0 if o.maximise else 1.0 for o in self.objectives])
         self._known: dict[bytes, tuple[Subnet, str]] = {}

@@ -7,6 +7,7 @@ import pytest
 
 from onnxnas import search
 from onnxnas.search import Problem, RoundedSpace, ServedSpace
+from onnxnas.search.algorithm import make_algorithm
 from onnxnas.testing.algorithms import AlgorithmConformance, residual_space
 from onnxnas.types import Objective, Subnet
 
@@ -50,6 +51,25 @@ def test_the_target_itself_has_the_key_of_the_network() -> None:
     assert subnet.served({}).key() == subnet.key()
     assert subnet.served({"threads": 2}).key() != subnet.key()
     assert subnet.served({"threads": 2}).structure == subnet
+
+
+@pytest.mark.parametrize("algorithm", ["nsga2", "concurrent"])
+def test_the_original_otherwise_is_among_the_first(algorithm: str) -> None:
+    """With each other value of one choice, before any structure is known to be worth it."""
+    space = RoundedSpace(ServedSpace(PLAIN, CHOICES), ("fp32", "int8"))
+    settings = search.SearchSettings(algorithm=algorithm, population=24)
+    asked = make_algorithm(Problem(space, OBJECTIVES), settings, np.random.default_rng(0)).ask(24)
+    first = [space.decode(genotype) for genotype in asked]
+    changed = [s for s in first if s.structure == Subnet() and s != Subnet()]
+    assert {(*s.serving.items(), *s.precision.items()) for s in changed} == {
+        (("threads", 2),),
+        (("batch", 4),),
+        (("batch", 16),),
+        (("spinning", False),),
+        (("*", "int8"),),
+    }
+    plain = make_algorithm(Problem(PLAIN, OBJECTIVES), settings, np.random.default_rng(0)).ask(24)
+    assert sum(PLAIN.decode(genotype) == Subnet() for genotype in plain) == 1
 
 
 def test_what_others_had_and_this_has_not_is_as_the_target_says() -> None:
