@@ -17,8 +17,8 @@ from rewriters.edits import (
     SetInitializer,
     StoreIntegers,
 )
+from rewriters.observe import with_means, with_means_given, with_ranges
 from rewriters.parts import Parts
-from rewriters.ranges import with_ranges
 from rewriters.unfuse import name_domains
 
 __all__ = [
@@ -43,5 +43,7 @@ __all__ = [
     "fold_all",
     "free_batch",
     "name_domains",
+    "with_means",
+    "with_means_given",
     "with_ranges",
 ]

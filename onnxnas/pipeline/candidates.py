@@ -4,6 +4,8 @@
 
 A network in floats is judged in torch, which is what the file computes; one that is rounded in the runtime, where it
 will be what it is: what saturates on one processor does not on another.
+
+The original in other numbers has the original's weights, not those that training with shared weights made of them.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ from typing import TYPE_CHECKING
 from onnxnas import train
 from onnxnas.pipeline import build
 from onnxnas.pipeline.rounding import Rounder
+from onnxnas.types import Subnet
 
 if TYPE_CHECKING:
     import rewriters
     from onnxnas.measure import Measurer
     from onnxnas.pipeline.line import Line
     from onnxnas.supernet import Statistics
-    from onnxnas.types import Subnet
+
+
+def untouched(subnet: Subnet) -> bool:
+    """Whether it is the original but for its numbers, so that its weights are those of the original."""
+    return bool(subnet.precision) and subnet.structure == Subnet()
 
 
 class Candidates:
@@ -31,7 +38,7 @@ class Candidates:
     def __init__(
         self, line: Line, measuring: Measurer, *, recalibration_images: int, limit: int | None = None
     ) -> None:
-        self._network = line.network
+        self._network, self._original = line.network, line.original.parts
         self._judge = train.Judge(
             line.network,
             line.data,
@@ -50,7 +57,10 @@ class Candidates:
 
     def made(self, subnet: Subnet, statistics: Statistics) -> rewriters.Parts:
         """The file, in its parts. Raises ModelError, CandidateError when it cannot be made."""
-        floats = build.cut(self._network, subnet.structure, statistics)
+        if untouched(subnet):
+            floats = build.fold(self._original)
+        else:
+            floats = build.cut(self._network, subnet.structure, statistics)
         return self._rounder.rounded(floats, subnet.precision)
 
     def quality(self, subnet: Subnet, statistics: Statistics, model: bytes) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxnas import graph, train
 from onnxnas.pipeline import build, files, trained
+from onnxnas.pipeline.candidates import untouched
 from onnxnas.pipeline.finalists import judge
 from onnxnas.pipeline.line import Line
 from onnxnas.supernet import FixedSpace, SuperNetwork
@@ -120,18 +121,18 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
 def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
     """Fine-tune finalist `index` for `epochs` or `limit` seconds and write finalists/NN/model.onnx, trainable.onnx.
 
-    It begins as it is in starts/NN.onnx, if that is there, else in the super-network. Returns {"subnet",
-    "val_quality"}. A finalist that is complete is not touched again; one that was interrupted continues.
+    It begins as it is in starts/NN.onnx, if that is there, else in the super-network; the original in other numbers is
+    left as it is. Returns {"subnet", "val_quality": None where nothing was fine-tuned}. A finalist that is complete is
+    not touched again; one that was interrupted continues.
     """
     place = line.run / "finalists" / f"{index:02d}"
     done = place / "done.json"
     if done.is_file() and (place / "model.onnx").is_file():
         return dict(files.read_json(done))
-    start = line.run / STARTS / f"{index:02d}.onnx"
-    source = loaded(line, graph.parse(start.read_bytes())) if start.is_file() else cut_out(line, subnet)
+    source = _start(line, index, subnet)
     edits: Sequence[Any] = ()
     told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
-    if epochs > 0:
+    if epochs > 0 and not untouched(subnet):
 
         def watch(row: Mapping[str, Any]) -> None:
             if "loss" in row:
@@ -159,3 +160,11 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
     graph.save(build.fold(finished).proto(), place / "model.onnx")
     files.write_json(done, told)
     return told
+
+
+def _start(line: Line, index: int, subnet: Subnet) -> graph.Graph:
+    """What a finalist is before it is fine-tuned."""
+    if untouched(subnet):
+        return line.original
+    start = line.run / STARTS / f"{index:02d}.onnx"
+    return loaded(line, graph.parse(start.read_bytes())) if start.is_file() else cut_out(line, subnet)

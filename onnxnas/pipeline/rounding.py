@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxnas.types import Subnet
 
 SAMPLES = 256  # that the ranges are counted on
+CORRECTED = 64  # of these; that biases are corrected by
 _KEPT = 1 << 26  # values of these samples; fewer large ones
 
 
@@ -85,7 +86,15 @@ class Rounder:
             return parts
         found = precision.Quantisable(parts, wanted)
         ranges = precision.seen(parts, found.tensors, self._measuring.run, self.samples())
-        return found.quantised(ranges)
+        return precision.corrected(parts, wanted, ranges, self._measuring.run, self._some())
+
+    def _some(self) -> Iterator[dict[str, Any]]:
+        """The inputs that biases are corrected by: of so many samples means are as good as of more."""
+        seen = 0
+        for batch in self.samples():
+            if seen < CORRECTED:
+                seen += len(next(iter(batch.values())))
+                yield batch
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """The inputs that the ranges are counted on, batch by batch."""

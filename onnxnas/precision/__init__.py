@@ -1,8 +1,9 @@
 """Networks in numbers of 8 bits: where they are rounded, by what ranges, and the graph that says so."""
 
+from onnxnas.precision.biases import corrected
 from onnxnas.precision.plan import EVERY, FLOATS, INT8
 from onnxnas.precision.quantise import Quantisable
 from onnxnas.precision.ranges import Range, Run, seen
 from rewriters.quantise import PER_AXIS as LEAST_OPSET
 
-__all__ = ["EVERY", "FLOATS", "INT8", "LEAST_OPSET", "Quantisable", "Range", "Run", "seen"]
+__all__ = ["EVERY", "FLOATS", "INT8", "LEAST_OPSET", "Quantisable", "Range", "Run", "corrected", "seen"]

@@ -7,6 +7,7 @@ tensor; biases int32 with the product of both scales, as integer arithmetic take
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ Floats = NDArray[np.floating[Any]]
 MOST = 127  # of a weight; -128 is left out, so that its negative has 8 bits too
 _MOST_BIAS = float(2**31 - 1)
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A node, the tensor of `rank` axes that it makes, its channels on the second, and its bias (channels,)."""
+
+    node: str
+    tensor: str
+    rank: int
+    bias: Floats
 
 
 class Quantisable:
@@ -51,6 +62,19 @@ class Quantisable:
     def nodes(self) -> tuple[str, ...]:
         """Those whose weights get 8 bits."""
         return tuple(self._plan.weighted)
+
+    @property
+    def biased(self) -> tuple[Layer, ...]:
+        """Those that have a bias for each channel, or may be given one."""
+        found = []
+        for node in self._nodes:
+            part = self._plan.weighted.get(node.name)
+            if part is not None and node.op_type != "MatMul":
+                weight = self._constants[node.inputs[1]]
+                given = len(node.inputs) > 2 and node.inputs[2]
+                bias = self._constants[node.inputs[2]] if given else np.zeros(weight.shape[part.axis])
+                found.append(Layer(node.name, node.outputs[0], weight.ndim, bias))
+        return tuple(found)
 
     def quantised(self, ranges: Mapping[str, Range]) -> rewriters.Parts:
         """The network in 8 bits. Raises ModelError, when its opset has no scale for each channel, for example."""

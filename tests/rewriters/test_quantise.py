@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from rewriters import Parts, Refusal, Rewritten, Round, StoreIntegers, apply, with_ranges
+from rewriters import (
+    Parts,
+    Refusal,
+    Rewritten,
+    Round,
+    StoreIntegers,
+    apply,
+    with_means,
+    with_means_given,
+    with_ranges,
+)
 from tests.rewriters.build import close, floats, model, residual, run, values
 
 
@@ -166,3 +176,41 @@ def test_ranges_take_no_name_that_is_there(rng: np.random.Generator) -> None:
         node.output[:] = ["s0_rows" if name == "r0" else name for name in node.output]
     found = with_ranges(Parts.of(full), ["s0", "s0_rows"]).proto()
     assert len(run(found, {"x": floats(rng, 2, 3, 6, 6)})) == 4
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18])
+def test_means_of_channels_are_told_and_given(rng: np.random.Generator, opset: int) -> None:
+    """Two convolutions in a row: what is told of the second is of an input that has been moved."""
+    w = [floats(rng, 4, 3, 3, 3), floats(rng, 2, 4, 1, 1)]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], "first", pads=[1] * 4),
+        helper.make_node("Relu", ["c0"], ["r0"], "relu"),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], "second"),
+        helper.make_node("Flatten", ["c1"], ["c0_raw"], "flat"),  # a name that would be taken
+    ]
+    weights = {"w0": w[0], "w1": w[1]}
+    full = model(nodes, {"x": ["N", 3, 6, 6]}, ["c0_raw"], weights, opset=opset)
+    x = floats(rng, 5, 3, 6, 6)
+
+    def apart(moves: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        probe = onnx.ModelProto()
+        probe.CopyFrom(full)
+        bias = {"b0": np.full(4, moves[0], np.float32), "b1": np.full(2, moves[1], np.float32)}
+        for name, value in bias.items():
+            probe.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+            probe.graph.node[0 if name == "b0" else 2].input.append(name)
+        del probe.graph.output[:]
+        for name in ("c0", "c1"):
+            probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4))
+        first, second = run(probe, {"x": x})
+        return first.mean((0, 2, 3), keepdims=True), second.mean((0, 2, 3), keepdims=True)
+
+    ranks = {"c1": 4, "c0": 4}
+    means = apart((0.0, 0.0))
+    close(run(with_means(Parts.of(full), ranks).proto(), {"x": x}), means[::-1], 1e-5)
+    given = with_means_given(Parts.of(full), ranks).proto()
+    onnx.checker.check_model(given)
+    names = [i.name for i in given.graph.input]
+    moved = apart((0.5, -2.0))
+    told = run(given, {"x": x, names[1]: moved[1], names[2]: moved[0]})
+    close(told, [np.full((1, 2, 1, 1), -2.0, np.float32), np.full((1, 4, 1, 1), 0.5, np.float32)], 1e-4)

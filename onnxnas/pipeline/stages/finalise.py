@@ -15,6 +15,7 @@ from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
 from onnxnas.pipeline import budget, build, chosen, files, finalists, finetuning, results
+from onnxnas.pipeline.candidates import untouched
 from onnxnas.pipeline.crew import Crew, fitting
 from onnxnas.pipeline.epochs import fitting_epochs
 from onnxnas.pipeline.line import Line
@@ -126,8 +127,23 @@ def _in_words(epochs: Sequence[float]) -> str:
 
 def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
     """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}."""
-    config = line.config.finalise
+    tuned = [i for i, subnet in enumerate(finals) if not untouched(subnet)]
+    epochs = [0.0] * len(finals)
+    limits: list[float | None] = [None] * len(finals)
+    if tuned:
+        fitted = _fitted(line, [finals[i].to_json() for i in tuned], len(finals), crew)
+        for i, one, limit in zip(tuned, *fitted, strict=True):
+            epochs[i], limits[i] = one, limit
+    kept = finetuning.kept_epochs(line, max(epochs), len(tuned))
     subnets = [subnet.to_json() for subnet in finals]
+    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": kept}
+
+
+def _fitted(
+    line: Line, subnets: list[dict[str, Any]], measured: int, crew: Crew
+) -> tuple[list[float], list[float | None]]:
+    """Epochs, and limits in seconds, of these finalists; so many are measured afterwards."""
+    config = line.config.finalise
     epochs = [float(config.epochs)] * len(subnets)
     limits: list[float | None] = [None] * len(subnets)
     seconds = config.max_seconds or budget.allowance(line, "finalise")
@@ -137,7 +153,7 @@ def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
         count = line.finishing.train.n
         each = [count / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
         asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
-        measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + len(subnets))
+        measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + measured)
         left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
         known = finetuning.lessons(line).known()
         told = float(np.mean(asking)) / crew.size
@@ -151,8 +167,7 @@ def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
         limits = [
             max(0.1, round(budget.PATIENCE * one * own, 1)) for one, own in zip(epochs, each, strict=True)
         ]
-    kept = finetuning.kept_epochs(line, max(epochs), len(subnets))
-    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": kept}
+    return epochs, limits
 
 
 def _seen_before(line: Line, quality: float) -> list[str]:
