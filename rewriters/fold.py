@@ -23,6 +23,7 @@ from rewriters.evaluate import FUNCTIONS, evaluate
 from rewriters.inference import Types, vague
 from rewriters.noop import leave_out_empty, passes_through
 from rewriters.refine import refine
+from rewriters.share import unique
 from rewriters.sizes import Sizes
 from rewriters.symbols import Unknown, array, is_known, product
 from rewriters.unfuse import expand
@@ -313,11 +314,7 @@ class Folder:
 
     def free(self, name: str) -> str:
         """A name that nothing has yet; it is taken now."""
-        candidate, number = name, 1
-        while candidate in self._taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
+        return unique(name, self._taken)
 
     # types of what is emitted
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from rewriters.parts import Parts
+from rewriters.share import unique
 from rewriters.skeleton import strip
 
 _AXES_ARE_INPUT = {"ReduceMin": 18, "ReduceMax": 18, "ReduceMean": 18}  # from which opset it reads its axes
@@ -106,11 +107,7 @@ class _Told:
 
     def free(self, name: str) -> str:
         """`name`, with a number if it is taken; it is taken from now on."""
-        candidate, number = name, 1
-        while candidate in self._taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
+        return unique(name, self._taken)
 
 
 def _floats(name: str, shape: Sequence[int | None]) -> onnx.ValueInfoProto:

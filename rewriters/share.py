@@ -82,3 +82,12 @@ def fresh(name: str, taken: set[str], numbers: dict[str, int]) -> str:
     numbers[name] = number
     taken.add(f"{name}_{number}")
     return f"{name}_{number}"
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, with a number if it is taken; it is taken from now on."""
+    candidate, number = name, 1
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate)
+    return candidate

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rewriters import arrays
 from rewriters.opened import Opened
 from rewriters.parts import Array, Parts, Weight
+from rewriters.share import unique
 from rewriters.skeleton import bodies, strip
 
 _NOTHING = np.empty(0, np.float32)  # what the Constants of a graph are given
@@ -60,11 +61,7 @@ class Surgery:
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with a number, such that no node or tensor has it; it is taken from now on."""
-        candidate, number = name, 1
-        while candidate in self._taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
+        return unique(name, self._taken)
 
     # initializers
 

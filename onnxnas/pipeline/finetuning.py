@@ -132,7 +132,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
     source = _start(line, index, subnet)
     edits: Sequence[Any] = ()
     told: dict[str, Any] = {"subnet": subnet.to_json(), "val_quality": None}
-    if epochs > 0 and not untouched(subnet):
+    if epochs > 0:
 
         def watch(row: Mapping[str, Any]) -> None:
             if "loss" in row:

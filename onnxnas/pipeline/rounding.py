@@ -86,7 +86,7 @@ class Rounder:
             return parts
         found = precision.Quantisable(parts, wanted)
         ranges = precision.seen(parts, found.tensors, self._measuring.run, self.samples())
-        return precision.corrected(parts, wanted, ranges, self._measuring.run, self._some())
+        return precision.corrected(found, ranges, self._measuring.run, self._some())
 
     def _some(self) -> Iterator[dict[str, Any]]:
         """The inputs that biases are corrected by: of so many samples means are as good as of more."""

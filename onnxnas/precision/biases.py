@@ -18,29 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rewriters
-from onnxnas.errors import ModelError
-from onnxnas.precision.quantise import Layer, Quantisable
+from onnxnas.precision.quantise import Layer, Quantisable, applied
 from onnxnas.precision.ranges import Range, Run
 
 
 def corrected(
-    parts: rewriters.Parts,
-    precision: Mapping[str, str],
+    found: Quantisable,
     ranges: Mapping[str, Range],
     run: Run,
     batches: Iterable[Mapping[str, NDArray[Any]]],
 ) -> rewriters.Parts:
-    """The network of `parts` in 8 bits, with biases by the samples of `batches`.
+    """The network of `found` in 8 bits, with biases by the samples of `batches`.
 
     Raises ModelError as `Quantisable` does.
     """
-    found = Quantisable(parts, precision)
     rounded = found.quantised(ranges)
     layers = found.biased
     if not layers:
         return rounded
     feeds = list(batches)
-    exact = rewriters.with_means(parts, {layer.tensor: layer.rank for layer in layers}).to_bytes()
+    exact = rewriters.with_means(found.parts, {layer.tensor: layer.rank for layer in layers}).to_bytes()
     means = [run(exact, feed) for feed in feeds]
     moved = rewriters.with_means_given(rounded, {_seen(layer, rounded): layer.rank for layer in layers})
     names = [i.name for i in moved.structure.graph.input][-len(layers) :]
@@ -53,10 +50,7 @@ def corrected(
     for layer, *told in zip(layers, *moves, strict=True):
         move = np.mean([one.ravel() for one in told], axis=0, dtype=np.float64)
         edits.append(rewriters.ReplaceConstant(layer.node, 2, np.asarray(layer.bias + move, np.float32)))
-    result = rewriters.apply(parts, edits)
-    if isinstance(result, rewriters.Refusal):
-        raise ModelError(f"{result.node}: {result.reason}" if result.node else result.reason)
-    return Quantisable(result.parts, precision).quantised(ranges)
+    return Quantisable(applied(found.parts, edits), found.precision).quantised(ranges)
 
 
 def _seen(layer: Layer, rounded: rewriters.Parts) -> str:

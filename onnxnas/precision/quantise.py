@@ -6,7 +6,7 @@ tensor; biases int32 with the product of both scales, as integer arithmetic take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Quantisable:
     """
 
     def __init__(self, parts: rewriters.Parts, precision: Mapping[str, str]) -> None:
-        self.parts = parts
+        self.parts, self.precision = parts, precision
         self._nodes, self._constants, outputs = graph.view(parts)
         self._plan: Plan = plan(self._nodes, self._constants, outputs, precision)
         if not self._plan.weighted:
@@ -88,10 +88,7 @@ class Quantisable:
             edits.append(
                 rewriters.Round(point.tensor, found.scale, found.zero_point, point.readers, point.apart)
             )
-        result = rewriters.apply(self.parts, edits)
-        if isinstance(result, rewriters.Refusal):
-            raise ModelError(f"{result.node}: {result.reason}" if result.node else result.reason)
-        return result.parts
+        return applied(self.parts, edits)
 
     def _weights(self, node: Node, role: Role, activation: Range) -> list[rewriters.Edit]:
         weight = self._constants[node.inputs[1]]
@@ -110,6 +107,14 @@ class Quantisable:
                 )
             )
         return edits
+
+
+def applied(parts: rewriters.Parts, edits: Sequence[rewriters.Edit]) -> rewriters.Parts:
+    """The edited network. Raises ModelError for a refusal."""
+    result = rewriters.apply(parts, edits)
+    if isinstance(result, rewriters.Refusal):
+        raise ModelError(f"{result.node}: {result.reason}" if result.node else result.reason)
+    return result.parts
 
 
 def weight_scale(weight: Floats, axis: int, bias: Floats | None, activation: float) -> Floats:

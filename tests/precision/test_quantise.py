@@ -180,9 +180,10 @@ def test_every_operator(case: OperatorCase) -> None:
     loaded = graph.load(case.model(), least_opset=13)
     batches = [graph.example_inputs(loaded, seed=seed, batch=2) for seed in range(4)]
     try:
-        ranges = seen(loaded.parts, Quantisable(loaded.parts, INT8).tensors, run, batches)
+        found = Quantisable(loaded.parts, INT8)
+        ranges = seen(loaded.parts, found.tensors, run, batches)
         # not optimised: see below
-        made = corrected(loaded.parts, INT8, ranges, plainly, batches).proto()
+        made = corrected(found, ranges, plainly, batches).proto()
         onnx.checker.check_model(made)
     except ModelError as error:
         if "nothing can be computed in 8 bits" not in str(error):
@@ -288,7 +289,7 @@ def test_biases_put_the_means_back(seed: int) -> None:
     x = {"x": floats(rng, 64, 3, 12, 12)}
     found = Quantisable(parts, INT8)
     ranges = seen(parts, found.tensors, run, batches)
-    plain, better = found.quantised(ranges), corrected(parts, INT8, ranges, run, batches)
+    plain, better = found.quantised(ranges), corrected(found, ranges, run, batches)
     assert count_of(better) == count_of(plain)
     ranks = {layer.tensor: layer.rank for layer in found.biased}
     assert len(ranks) == 15
@@ -328,7 +329,7 @@ def test_biases_corrected_one_layer_after_the_other_are_the_same() -> None:
         result = rewriters.apply(slow, [rewriters.ReplaceConstant(layer.node, 2, bias.astype(np.float32))])
         assert isinstance(result, rewriters.Rewritten)
         slow = result.parts
-    made = [corrected(parts, INT8, ranges, run, [batch]), Quantisable(slow, INT8).quantised(ranges)]
+    made = [corrected(found, ranges, run, [batch]), Quantisable(slow, INT8).quantised(ranges)]
     means = [run(rewriters.with_means(p, ranks).to_bytes(), batch) for p in made]
     plain = run(rewriters.with_means(found.quantised(ranges), ranks).to_bytes(), batch)
     apart = sum(float(np.abs(a - b).sum()) for a, b in zip(*means, strict=True))
