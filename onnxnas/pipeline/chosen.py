@@ -43,7 +43,8 @@ def go_on(run: RunDirectory) -> None:
     marker, plan = run.marker("finalise"), run.plan("finalise")
     if marker is None or plan is None:
         raise RunError(f"{run.path}: no finished finalists to take further; `onnxnas finalise` makes some")
-    for index in range(1, len(plan["subnets"]) + 1):
+    subnets = [Subnet.from_json(body) for body in plan["subnets"]]
+    for index in sorted(set(finetuning.weights_of(subnets))):
         last = run / "finalists" / f"{index:02d}" / finetuning.TRAINABLE
         if not last.is_file():
             raise RunError(

@@ -65,6 +65,19 @@ def teacher(line: Line) -> SuperNetwork:
     return trained.on(train.teacher_of(folded), line.device)
 
 
+def weights_of(subnets: Sequence[Subnet]) -> list[int]:
+    """For each finalist the first one, counted from 1, that has its weights: of the same structure.
+
+    Fine-tuning knows nothing of numbers or of how a network is served, so one will do for those. The original in other
+    numbers is not fine-tuned (`candidates.untouched`) and has nobody else's.
+    """
+    first: dict[tuple[str, bool], int] = {}
+    return [
+        first.setdefault((subnet.structure.key(), untouched(subnet)), index)
+        for index, subnet in enumerate(subnets, 1)
+    ]
+
+
 def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
     """How fast this process is now at fine-tuning a sub-network that knows the teacher's answers, and at asking it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnxnas.cli import main
 from onnxnas.errors import ConfigError
 from onnxnas.pipeline.finalists import choose
 from onnxnas.pipeline.line import Line
+from onnxnas.pipeline.run_dir import RunDirectory
 from onnxnas.testing import graphs
 from onnxnas.testing.builder import Builder
 from onnxnas.types import Objective, Subnet, Trial
@@ -115,6 +117,33 @@ def test_what_is_handed_over_has_8_bits(rounded_run: Path, capsys: pytest.Captur
     assert main(["verify", str(bundle), "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)["numbers"]
     assert numbers["max_rel"] <= numbers["tolerance"] == 0.05
+
+
+def test_one_structure_in_both_precisions_is_fine_tuned_once(rounded_run: Path, tmp_path: Path) -> None:
+    """Also when taken further. The original in 8 bits has its own weights, and not those of the largest sub-network."""
+    run_ = Path(shutil.copytree(rounded_run, tmp_path / "run"))
+    trials = search.read_trials_csv(run_ / "trials.csv", SIZES)
+    others = [t for t in trials if t.subnet.structure != Subnet()]
+    smaller = max(others, key=lambda t: t.values["bytes"]).subnet.structure
+    wanted = [smaller.rounded(INT8), smaller, Subnet(precision=INT8), Subnet()]
+    RunDirectory(run_).forget("finalise")
+    chosen = {"schema": 1, "subnets": [subnet.to_json() for subnet in wanted], "seconds": 0.0}
+    (run_ / "chosen.json").write_text(json.dumps(chosen))
+    x = Line.at(run_).data.val.x["x"]
+    for words in ((), ("--further",)):
+        assert main(["finalise", str(run_), *words]) == 0
+        body = json.loads((run_ / "result.json").read_text())
+        found = {Subnet.from_json(e["subnet"]).key(): e for e in [*body["pareto"], *body["dominated"]]}
+        rounded, floats, untouched, largest = (found[subnet.key()] for subnet in wanted)
+        place = run_ / "finalists"
+        assert sorted(path.name for path in place.iterdir()) == ["01", "03", "04"]
+        assert floats["val_quality"] == json.loads((place / "01" / "done.json").read_text())["val_quality"]
+        assert floats["bytes"] == (place / "01" / "model.onnx").stat().st_size
+        assert rounded["bytes"] < 0.8 * floats["bytes"]
+        assert untouched["bytes"] < 0.8 * largest["bytes"]
+        assert rounded["bundle"] is not None  # nothing is smaller
+        made = run((run_ / rounded["bundle"] / "model.onnx").read_bytes(), {"x": x})[0]
+        assert decibels(made, run((place / "01" / "model.onnx").read_bytes(), {"x": x})[0]) > 15
 
 
 def test_with_int8_alone_all_candidates_have_it(tiny_files: Path, tmp_path: Path) -> None:

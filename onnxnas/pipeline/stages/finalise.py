@@ -30,11 +30,21 @@ SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples i
 _OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
 
 
+@dataclasses.dataclass(frozen=True)
+class _Final:
+    """Finalist `index`, which has the weights of finalist `weights`, and their quality if they were fine-tuned."""
+
+    index: int
+    subnet: Subnet
+    weights: int
+    val_quality: float | None
+
+
 def run(line: Line) -> None:
     """Write finalists/, pareto.csv, pareto/rank_NN/, result.json and report.html."""
     began = time.perf_counter()
     line.run.verify("search")
-    subnets, tuned = _tuned(line)
+    finals = _tuned(line)
     split = "test" if line.data.test is not None else "val"
     notes = [*line.model_notes, *line.data.notes]
     if split == "val":
@@ -59,8 +69,8 @@ def run(line: Line) -> None:
         notes += _seen_before(line, base["quality"])
         members = [
             member
-            for i, (subnet, told) in enumerate(zip(subnets, tuned, strict=True), 1)
-            if (member := _member(line, measuring, i, len(subnets), subnet, told, judges, split)) is not None
+            for final in finals
+            if (member := _member(line, measuring, final, len(finals), judges, split)) is not None
         ]
         if not members:
             raise CheckFailed(f"{line.run.path}: no finalist could be measured; log.txt says why")
@@ -97,26 +107,37 @@ def run(line: Line) -> None:
     line.run.finish("finalise", took, ("pareto.csv", "result.json"))
 
 
-def _tuned(line: Line) -> tuple[list[Subnet], list[dict[str, Any]]]:
-    """The finalists, and what fine-tuning told of each."""
+def _tuned(line: Line) -> list[_Final]:
+    """The finalists, each structure fine-tuned once."""
     plan = line.run.plan("finalise")
     subnets = chosen.read(line) if plan is None else [Subnet.from_json(body) for body in plan["subnets"]]
-    with Crew(line, fitting(line, len(subnets))) as crew:
+    weights = finetuning.weights_of(subnets)
+    own = sorted(set(weights))
+    with Crew(line, fitting(line, len(own))) as crew:
         if plan is None:
             plan = line.run.decide("finalise", _plan(line, subnets, crew))
+        networks = f" of {len(own)} structures" if len(own) < len(subnets) else ""
+        epochs = _in_words([plan["epochs"][index - 1] for index in own])
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
-        line.say(f"finalise: {len(subnets)} finalists, {_in_words(plan['epochs'])} of fine-tuning{at_once}")
+        line.say(f"finalise: {len(subnets)} finalists{networks}, {epochs} of fine-tuning{at_once}")
         finetuning.lessons(line).forget_others()
         taught = plan["lessons"]
         crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
         requests = [
-            {"do": "tune", "subnet": body, "index": index, "epochs": epochs, "limit": limit}
-            for index, (body, epochs, limit) in enumerate(
-                zip(plan["subnets"], plan["epochs"], plan["limits"], strict=True), 1
-            )
+            {
+                "do": "tune",
+                "subnet": plan["subnets"][index - 1],
+                "index": index,
+                "epochs": plan["epochs"][index - 1],
+                "limit": plan["limits"][index - 1],
+            }
+            for index in own
         ]
-        told = crew.map(requests)
-    return subnets, told
+        told = dict(zip(own, crew.map(requests), strict=True))
+    return [
+        _Final(index, subnet, which, told[which]["val_quality"])
+        for index, (subnet, which) in enumerate(zip(subnets, weights, strict=True), 1)
+    ]
 
 
 def _in_words(epochs: Sequence[float]) -> str:
@@ -127,7 +148,8 @@ def _in_words(epochs: Sequence[float]) -> str:
 
 def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
     """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}."""
-    tuned = [i for i, subnet in enumerate(finals) if not untouched(subnet)]
+    own = {index - 1 for index in finetuning.weights_of(finals)}
+    tuned = [i for i, subnet in enumerate(finals) if i in own and not untouched(subnet)]
     epochs = [0.0] * len(finals)
     limits: list[float | None] = [None] * len(finals)
     if tuned:
@@ -206,33 +228,31 @@ def _judge(line: Line, measuring: measure.Measurer, split: str) -> build.InRunti
     return build.InRuntime(measuring, line.baseline, line.data, split, line.metric)
 
 
-def _content(line: Line, measuring: measure.Measurer, index: int, subnet: Subnet) -> bytes:
+def _content(line: Line, measuring: measure.Measurer, final: _Final) -> bytes:
     """The file of a finalist: as it was fine-tuned, and rounded then if it is to be."""
-    content = (line.run / "finalists" / f"{index:02d}" / "model.onnx").read_bytes()
-    if not subnet.precision:
+    content = (line.run / "finalists" / f"{final.weights:02d}" / "model.onnx").read_bytes()
+    if not final.subnet.precision:
         return content
     floats = rewriters.Parts.of(graph.parse(content))
-    return Rounder(measuring, line.data, line.config.seed).rounded(floats, subnet.precision).to_bytes()
+    return Rounder(measuring, line.data, line.config.seed).rounded(floats, final.subnet.precision).to_bytes()
 
 
 def _member(
     line: Line,
     measuring: measure.Measurer,
-    index: int,
+    final: _Final,
     of: int,
-    subnet: Subnet,
-    told: dict[str, Any],
     judges: Mapping[str, build.InRuntime],
     split: str,
 ) -> Member | None:
-    content = _content(line, measuring, index, subnet)
+    index, subnet, val = final.index, final.subnet, final.val_quality
+    content = _content(line, measuring, final)
     found = measuring.measure(content, protocol=_protocol(line), served=line.serving.of(subnet))
     line.step("measure", index, of)
     if found.status != "ok" or found.p50 is None or found.speedup is None or found.throughput is None:
         line.say(f"finalist {index}: {found.status}: {found.error}")
         return None
     quality = judges[split].quality(content)
-    val = told["val_quality"]
     if val is None or subnet.precision:
         val = judges["val"].quality(content)
     cost = line.space.cost(subnet.structure)
