@@ -115,7 +115,7 @@ def _tuned(line: Line) -> list[_Final]:
     own = sorted(set(weights))
     with Crew(line, fitting(line, len(own))) as crew:
         if plan is None:
-            plan = line.run.decide("finalise", _plan(line, subnets, crew))
+            plan = line.run.decide("finalise", _plan(line, subnets, own, crew))
         networks = f" of {len(own)} structures" if len(own) < len(subnets) else ""
         epochs = _in_words([plan["epochs"][index - 1] for index in own])
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
@@ -146,10 +146,12 @@ def _in_words(epochs: Sequence[float]) -> str:
     return f"{', '.join(f'{one:g}' for one in epochs)} epochs"
 
 
-def _plan(line: Line, finals: list[Subnet], crew: Crew) -> dict[str, Any]:
-    """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}."""
-    own = {index - 1 for index in finetuning.weights_of(finals)}
-    tuned = [i for i, subnet in enumerate(finals) if i in own and not untouched(subnet)]
+def _plan(line: Line, finals: list[Subnet], own: list[int], crew: Crew) -> dict[str, Any]:
+    """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}.
+
+    Those numbered `own`, from 1, have weights of their own.
+    """
+    tuned = [index - 1 for index in own if not untouched(finals[index - 1])]
     epochs = [0.0] * len(finals)
     limits: list[float | None] = [None] * len(finals)
     if tuned:
