@@ -133,6 +133,11 @@ class FinaliseConfig(Section):
         ge=1,
         description="finalists fine-tuned at a time; none: as many as there are cores and memory for",
     )
+    teachers: Literal["original", "finalists"] = Field(
+        "original",
+        description="whom finalists learn from; finalists: those taken further from what they were before too, by the "
+        "mean of all answers",
+    )
     recovery: float = Field(0.1, ge=0, description="share of the quality that fine-tuning may win back")
     max_seconds: float | None = Field(
         None, gt=0, description="of the stage, also as 30m or 2h; none: its share of the time budget, if any"

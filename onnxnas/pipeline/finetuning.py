@@ -59,10 +59,27 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
     return train.settled(tuning, line.graph)  # by the original, whose attention a sub-network may have lost
 
 
-def teacher(line: Line) -> SuperNetwork:
+def original(line: Line) -> SuperNetwork:
     """The original network, frozen, without BatchNormalization to compute, on the run's device."""
-    folded = loaded(line, build.fold(graph.rewritten(line.graph, ())).proto())
+    return _teaching(line, line.graph)
+
+
+def teacher(line: Line) -> train.Teacher:
+    """Whom finalists learn from: the original, or that and the finalists of before (`_colleagues`)."""
+    others = [_teaching(line, loaded(line, graph.parse(content))) for content in _colleagues(line)]
+    return train.Ensemble([original(line), *others]) if others else original(line)
+
+
+def _teaching(line: Line, network: graph.Graph) -> SuperNetwork:
+    folded = loaded(line, build.fold(graph.rewritten(network, ())).proto())
     return trained.on(train.teacher_of(folded), line.device)
+
+
+def _colleagues(line: Line) -> list[bytes]:
+    """The files of finalists of before that teach too, in order."""
+    if line.config.finalise.teachers == "original":
+        return []
+    return [path.read_bytes() for path in sorted((line.run / STARTS).glob("*.onnx"))]
 
 
 def weights_of(subnets: Sequence[Subnet]) -> list[int]:
@@ -99,9 +116,10 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
 
 
 def lessons(line: Line) -> train.Lessons:
-    """What the original says of the batches of this run, kept for whatever is fine-tuned on the same ones."""
+    """What the teacher says of the batches of this run, kept for whatever is fine-tuned on the same ones."""
     chosen = settings(line, 1.0)
     what = [line.finishing.digest, line.config.seed, chosen.batch_size, chosen.augment, chosen.mixed]
+    what += [hashlib.sha256(content).hexdigest() for content in _colleagues(line)]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     return train.Lessons(line.run / LESSONS / name)
 
@@ -128,7 +146,7 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
     if not kept.has(epoch):
         chosen = settings(line, 1.0)
         kept.teach(teacher(line), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
-    line.step("answers of the original", epoch + 1, epochs)
+    line.step("answers of the teacher", epoch + 1, epochs)
 
 
 def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
@@ -156,6 +174,7 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             line.finishing,
             settings(line, epochs, limit),
             teacher=teacher(line),
+            original=original(line),
             lessons=lessons(line),
             directory=place,
             seed=line.config.seed,

@@ -4,7 +4,7 @@
     RUN/supernet/                                                   train
     RUN/study.db  trials.csv  (prior|reduced|predictors).json       search
     RUN/pareto.csv  pareto/rank_NN/  result.json  report.html       finalise
-    RUN/lessons/                                                    answers of the original, worth keeping
+    RUN/lessons/                                                    answers to learn from, worth keeping
     RUN/stages/STAGE.json                                           written last: the stage is complete
     RUN/.lock                                                       held while a command works on RUN
 

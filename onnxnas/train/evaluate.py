@@ -18,6 +18,7 @@ from onnxnas.data import DataSet
 from onnxnas.data.metrics import Metric
 from onnxnas.data.torch_batches import TorchBatches
 from onnxnas.supernet import FixedSpace, Statistics, SuperNetwork
+from onnxnas.train.teacher import Teacher, frozen
 from onnxnas.types import Subnet
 
 _CALIBRATION_EPOCH = 1_000_003  # far from any epoch of training: other crops, other flips
@@ -44,7 +45,7 @@ class Judge:
         limit: int | None = None,
         seed: int = 0,
         batch_size: int = 256,
-        teacher: SuperNetwork | None = None,
+        teacher: Teacher | None = None,
         bf16: bool = False,
     ) -> None:
         self.net, self.metric, self.bf16 = net, metric, bf16
@@ -141,12 +142,6 @@ def original(net: SuperNetwork) -> SuperNetwork:
     return frozen(made)
 
 
-def frozen(net: SuperNetwork) -> SuperNetwork:
-    """The same object, in evaluation mode and without gradients."""
-    net.eval().requires_grad_(False)
-    return net
-
-
 def evaluate(
     net: SuperNetwork,
     subnet: Subnet,
@@ -157,7 +152,7 @@ def evaluate(
     recalibration_images: int = 2048,
     limit: int | None = None,
     seed: int = 0,
-    teacher: SuperNetwork | None = None,
+    teacher: Teacher | None = None,
 ) -> float:
     """The metric of one sub-network, its statistics recalibrated first. For many, keep a `Judge`."""
     judge = Judge(

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
-from onnxnas.train.evaluate import Judge, frozen
+from onnxnas.train.evaluate import Judge
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
 from onnxnas.train.record import Event, TrainResult
 from onnxnas.train.settings import TrainSettings
+from onnxnas.train.teacher import Teacher
 from onnxnas.types import Subnet
 from rewriters.edits import Edit, SetInitializer
 
@@ -45,17 +46,13 @@ class FineTuned:
         return tuple(SetInitializer(name, value) for name, value in self.weights.items())
 
 
-def teacher_of(graph: Graph) -> SuperNetwork:
-    """The network of this file, frozen, to learn from."""
-    return frozen(SuperNetwork(FixedSpace(graph)))
-
-
 def finetune(
     graph: Graph,
     data: DataSet,
     settings: TrainSettings,
     *,
-    teacher: SuperNetwork | None,
+    teacher: Teacher | None,
+    original: Teacher | None = None,
     lessons: Lessons | None = None,
     directory: Path | None = None,
     seed: int = 0,
@@ -64,7 +61,8 @@ def finetune(
 ) -> FineTuned:
     """Train the network of `graph` (a sub-network as ONNX, loaded again) on labels and the teacher's outputs.
 
-    `teacher` is `teacher_of` the original model; None: the sub-network as it is. `lessons` have what it says of the
+    `teacher` is `teacher_of` the original model, or an `Ensemble`; None: the sub-network as it is. Where there are no
+    labels quality is agreement with `original` (None: with the teacher). `lessons` have what the teacher says of the
     batches of this seed. `directory` holds the checkpoints. Raises as `train`.
     """
     net = SuperNetwork(FixedSpace(graph))
@@ -80,7 +78,7 @@ def finetune(
         recalibration_images=settings.recalibration_images,
         limit=settings.eval_images,
         seed=seed,
-        teacher=teacher,
+        teacher=original or teacher,
     )
     only = Subnet()
     statistics = judge.statistics(only)

@@ -22,10 +22,10 @@ from torch import Tensor
 from onnxnas.data import DataSet
 from onnxnas.data.torch_batches import TorchBatches
 from onnxnas.errors import RunError
-from onnxnas.supernet import SuperNetwork
 from onnxnas.train.checkpoint import write_atomic
 from onnxnas.train.precision import in_bf16
 from onnxnas.train.settings import TrainSettings
+from onnxnas.train.teacher import Teacher
 
 
 class Lessons:
@@ -68,7 +68,7 @@ class Lessons:
 
     def teach(
         self,
-        teacher: SuperNetwork,
+        teacher: Teacher,
         data: DataSet,
         settings: TrainSettings,
         *,

@@ -36,6 +36,7 @@ from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import Sampler, first_is_maximal, get_strategy
+from onnxnas.train.teacher import Teacher
 from onnxnas.types import Subnet
 
 _PATIENCE = 20
@@ -48,7 +49,7 @@ def train(
     settings: TrainSettings,
     *,
     directory: Path | None,
-    teacher: SuperNetwork | None = None,
+    teacher: Teacher | None = None,
     lessons: Lessons | None = None,
     seed: int = 0,
     metric: Metric | None = None,
@@ -115,7 +116,7 @@ class _Run:
         net: SuperNetwork,
         data: DataSet,
         settings: TrainSettings,
-        teacher: SuperNetwork | None,
+        teacher: Teacher | None,
         seed: int,
         metric: Metric | None,
         group: Group,

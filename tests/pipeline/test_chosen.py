@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 import yaml
 
 from onnxnas import search, train
@@ -107,6 +108,40 @@ def test_finalists_taken_further_begin_where_they_were(run: Path, tmp_path: Path
     assert main(["finalise", str(run), "--redo"]) == 0
     assert all(_apart(_kernels(path), kernels[name]) > 1e-3 for name, path in models.items())
     assert max(_apart(_weights(path), weights[name]) for name, path in models.items()) > 0.05
+
+
+def test_finalists_of_before_teach_the_next(run: Path, tmp_path: Path) -> None:
+    """What is kept of an epoch is the mean of what the original and they say of it; else the original's alone."""
+    changes = tmp_path / "finalise.yaml"
+    changes.write_text("finalise: {teachers: finalists}\n")
+    assert (
+        main(["finalise", str(run), "--redo", "--config", str(changes)]) == 0
+    )  # there are none of before yet
+    alone = _lessons(run)
+    models = [run / "baseline.onnx", *sorted(run.glob("finalists/*/model.onnx"))]
+    assert len(models) == 3
+    line = Line.at(run)
+    settings, seed = finetuning.settings(line, 1.0), line.config.seed
+    said = []
+    for model in models:
+        network = finetuning.loaded(line, onnx.load(model))
+        told = train.Lessons()
+        told.teach(train.teacher_of(network), line.finishing, settings, seed=seed, epoch=0)
+        (answers,) = told.of(0, slice(0, len(alone))) or ()
+        said.append(answers.numpy())
+    apart = min(_mean_apart(said[0], other) for other in said[1:])
+    assert _mean_apart(alone, said[0]) < 0.1 * apart
+    assert main(["finalise", str(run), "--further", "--config", str(changes)]) == 0
+    assert _mean_apart(_lessons(run), np.mean(said, axis=0)) < 0.1 * apart
+
+
+def _mean_apart(some: np.ndarray, others: np.ndarray) -> float:
+    return float(np.abs(some - others).mean())
+
+
+def _lessons(run: Path) -> np.ndarray:
+    (path,) = run.glob("lessons/*/epoch-0000.safetensors")
+    return safetensors.numpy.load_file(path)["0"]
 
 
 def _kernels(model: Path) -> dict[str, np.ndarray]:

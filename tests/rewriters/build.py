@@ -104,3 +104,27 @@ def residual(
         last = f"s{i + 1}"
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"], "pool"))
     return model(nodes, {"x": ["N", 3, 6, 6]}, ["y"], weights)
+
+
+def ops(proto: onnx.ModelProto) -> list[str]:
+    """The operators, in order."""
+    return [n.op_type for n in proto.graph.node]
+
+
+def constant(name: str, value: Array) -> onnx.NodeProto:
+    """A Constant node that makes `name`."""
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value)))
+
+
+def flatten_chain() -> list[onnx.NodeProto]:
+    """What exporters write for x.view(x.size(0), -1)."""
+    return [
+        helper.make_node("Shape", ["x"], ["s"]),
+        constant("zero", np.array(0)),
+        helper.make_node("Gather", ["s", "zero"], ["n"], axis=0),
+        helper.make_node("Unsqueeze", ["n", "axes"], ["n1"]),
+        constant("axes", np.array([0])),
+        constant("rest", np.array([-1])),
+        helper.make_node("Concat", ["n1", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"], "flat"),
+    ]
