@@ -7,7 +7,10 @@ worth as it is cut out of the file, without training:
     onnxnas extract original.onnx --subnet subnet.json -o cut.onnx
     python tools/fidelity.py original.onnx cut.onnx --data data.yaml
 
-With --labels, OTHER is judged by the labels of DATA instead, which the run that made it need not have had.
+With --labels, OTHER is judged by the labels of DATA instead, which the run that made it need not have had. By top1 it
+is also told how many samples each of the two alone has right, and how probable a difference of at least that would be
+if both were as good (exact test of McNemar, Note on the sampling error of the difference between correlated
+proportions, 1947).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from onnxnas import data, graph
 
@@ -37,18 +41,10 @@ def fidelity(
     original: Path, other: Path, source: Path, name: str | None = None, *, labels: bool = False
 ) -> tuple[float, str, int]:
     """(quality, the metric's name and unit, samples); by the metric `name`, by default that of the data."""
-    loaded = graph.load(original)
-    found = data.load(
-        source,
-        [loaded.tensors[name] for name in loaded.inputs],
-        outputs=[loaded.tensors[name] for name in loaded.outputs],
-    )
+    found, split = _samples(original, source)
     metric = data.metric_of(dataclasses.replace(found, metric=name or found.metric))
     meter = metric.start()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    sessions = [onnxruntime.InferenceSession(path, options) for path in (other, original)]
-    split = found.test or found.val
+    sessions = [_session(path) for path in (other, original)]
     if labels and split.y is None:
         raise SystemExit(f"{source}: its samples have no labels")
     for x, y in data.batches(split, found, 8):
@@ -56,6 +52,38 @@ def fidelity(
         wanted = [y] if labels and y is not None else answer(sessions[1], x)
         meter.update(mine[0] if len(mine) == 1 else mine, wanted[0] if len(wanted) == 1 else wanted)
     return meter.compute(), f"{metric.name} {metric.unit}", split.n
+
+
+def right_alone(original: Path, other: Path, source: Path) -> tuple[int, int, float]:
+    """On how many samples ORIGINAL alone has the class of the label first, OTHER alone, and McNemar's probability."""
+    each = []
+    for path in (original, other):
+        found, split = _samples(original, source)
+        session = _session(path)
+        hits = [
+            answer(session, x)[0].argmax(1) == y for x, y in data.batches(split, found, 8) if y is not None
+        ]
+        each.append(np.concatenate(hits))
+    first, second = int((each[0] & ~each[1]).sum()), int((each[1] & ~each[0]).sum())
+    probability = binomtest(first, first + second).pvalue if first + second else 1.0
+    return first, second, float(probability)
+
+
+def _samples(original: Path, source: Path) -> tuple[data.DataSet, data.Split]:
+    """The data as ORIGINAL takes it, and its test samples, or validation samples."""
+    loaded = graph.load(original)
+    found = data.load(
+        source,
+        [loaded.tensors[name] for name in loaded.inputs],
+        outputs=[loaded.tensors[name] for name in loaded.outputs],
+    )
+    return found, found.test or found.val
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,6 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     quality, unit, n = fidelity(given.original, given.other, given.data, given.metric, labels=given.labels)
     against = "the labels" if given.labels else given.original
     print(f"{given.other}: {quality:.2f} {unit} against {against} on {n} samples")
+    if given.labels and unit.startswith("top1 "):
+        first, second, probability = right_alone(given.original, given.other, given.data)
+        print(f"right alone: the original on {first}, the other on {second}; probability {probability:.2f}")
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from onnxnas import data
@@ -78,3 +80,26 @@ def test_fidelity_of_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "d.yaml").write_text("train: d.npz\nval: d.npz\ntask: regression\nmetric: psnr\n")
     assert tool("fidelity").main([*arguments, "--labels"]) == 0
     assert "20.00 psnr dB against the labels" in capsys.readouterr().out
+
+
+def test_which_of_two_classifiers_is_right_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One answers with its input, the other with its last two classes exchanged; the counts are known by hand."""
+    for name, order in (("a", [0, 1, 2]), ("b", [0, 2, 1])):
+        nodes = [helper.make_node("Gather", ["x", "order"], ["y"], axis=1)]
+        inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])]
+        weights = [onnx.numpy_helper.from_array(np.array(order), "order")]
+        body = helper.make_graph(nodes, name, inputs, outputs, weights)
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(body, opset_imports=opset, ir_version=8), tmp_path / f"{name}.onnx")
+    # (largest input, label): both right 4 times, the first alone 5, the second alone 1, neither 2
+    rows = [(0, 0)] * 4 + [(1, 1)] * 3 + [(2, 2)] * 2 + [(1, 2)] + [(0, 1)] * 2
+    x = np.eye(3, dtype=np.float32)[[largest for largest, _ in rows]]
+    np.savez(tmp_path / "d.npz", x=x, y=np.array([label for _, label in rows]))
+    (tmp_path / "d.yaml").write_text("train: d.npz\nval: d.npz\n")
+    arguments = [*(str(tmp_path / name) for name in ("a.onnx", "b.onnx")), "--data", str(tmp_path / "d.yaml")]
+    assert tool("fidelity").main([*arguments, "--labels"]) == 0
+    said = capsys.readouterr().out
+    assert f"{100 * 5 / 12:.2f} top1" in said  # of the second
+    probability = 2 * (math.comb(6, 0) + math.comb(6, 1)) / 2**6
+    assert f"the original on 5, the other on 1; probability {probability:.2f}" in said
