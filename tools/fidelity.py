@@ -37,53 +37,52 @@ def answer(session: onnxruntime.InferenceSession, x: dict[str, NDArray[np.generi
     return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """The quality, the metric's name and unit, the samples; by top1 and labels what each of the two alone has right."""
+
+    quality: float
+    unit: str
+    n: int
+    alone: tuple[int, int] | None
+
+
 def fidelity(
     original: Path, other: Path, source: Path, name: str | None = None, *, labels: bool = False
-) -> tuple[float, str, int]:
-    """(quality, the metric's name and unit, samples); by the metric `name`, by default that of the data."""
-    found, split = _samples(original, source)
-    metric = data.metric_of(dataclasses.replace(found, metric=name or found.metric))
-    meter = metric.start()
-    sessions = [_session(path) for path in (other, original)]
-    if labels and split.y is None:
-        raise SystemExit(f"{source}: its samples have no labels")
-    for x, y in data.batches(split, found, 8):
-        mine = answer(sessions[0], x)
-        wanted = [y] if labels and y is not None else answer(sessions[1], x)
-        meter.update(mine[0] if len(mine) == 1 else mine, wanted[0] if len(wanted) == 1 else wanted)
-    return meter.compute(), f"{metric.name} {metric.unit}", split.n
-
-
-def right_alone(original: Path, other: Path, source: Path) -> tuple[int, int, float]:
-    """On how many samples ORIGINAL alone has the class of the label first, OTHER alone, and McNemar's probability."""
-    each = []
-    for path in (original, other):
-        found, split = _samples(original, source)
-        session = _session(path)
-        hits = [
-            answer(session, x)[0].argmax(1) == y for x, y in data.batches(split, found, 8) if y is not None
-        ]
-        each.append(np.concatenate(hits))
-    first, second = int((each[0] & ~each[1]).sum()), int((each[1] & ~each[0]).sum())
-    probability = binomtest(first, first + second).pvalue if first + second else 1.0
-    return first, second, float(probability)
-
-
-def _samples(original: Path, source: Path) -> tuple[data.DataSet, data.Split]:
-    """The data as ORIGINAL takes it, and its test samples, or validation samples."""
+) -> Judged:
+    """By the metric `name`, by default that of the data; `alone` is of ORIGINAL and OTHER, in this order."""
     loaded = graph.load(original)
     found = data.load(
         source,
         [loaded.tensors[name] for name in loaded.inputs],
         outputs=[loaded.tensors[name] for name in loaded.outputs],
     )
-    return found, found.test or found.val
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
+    metric = data.metric_of(dataclasses.replace(found, metric=name or found.metric))
+    meter = metric.start()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options)
+    sessions = [onnxruntime.InferenceSession(path, options) for path in (other, original)]
+    split = found.test or found.val
+    if labels and split.y is None:
+        raise SystemExit(f"{source}: its samples have no labels")
+    paired = labels and metric.name == "top1"
+    first = second = 0
+    for x, y in data.batches(split, found, 8):
+        mine = answer(sessions[0], x)
+        theirs = answer(sessions[1], x) if paired or not labels else []
+        wanted = [y] if labels and y is not None else theirs
+        meter.update(mine[0] if len(mine) == 1 else mine, wanted[0] if len(wanted) == 1 else wanted)
+        if paired:
+            right, originally = (outputs[0].argmax(1) == y for outputs in (mine, theirs))
+            first += int((originally & ~right).sum())
+            second += int((right & ~originally).sum())
+    alone = (first, second) if paired else None
+    return Judged(meter.compute(), f"{metric.name} {metric.unit}", split.n, alone)
+
+
+def mcnemar(first: int, second: int) -> float:
+    """The exact two-sided probability; 1 where they differ nowhere."""
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,11 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--metric", help="instead of DATA's, for example agreement")
     parser.add_argument("--labels", action="store_true", help="judge OTHER by the labels of DATA")
     given = parser.parse_args(arguments)
-    quality, unit, n = fidelity(given.original, given.other, given.data, given.metric, labels=given.labels)
+    found = fidelity(given.original, given.other, given.data, given.metric, labels=given.labels)
     against = "the labels" if given.labels else given.original
-    print(f"{given.other}: {quality:.2f} {unit} against {against} on {n} samples")
-    if given.labels and unit.startswith("top1 "):
-        first, second, probability = right_alone(given.original, given.other, given.data)
+    print(f"{given.other}: {found.quality:.2f} {found.unit} against {against} on {found.n} samples")
+    if found.alone is not None:
+        first, second = found.alone
+        probability = mcnemar(first, second)
         print(f"right alone: the original on {first}, the other on {second}; probability {probability:.2f}")
     return 0
 

@@ -64,10 +64,10 @@ def original(line: Line) -> SuperNetwork:
     return _teaching(line, line.graph)
 
 
-def teacher(line: Line) -> train.Teacher:
-    """Whom finalists learn from: the original, or that and the finalists of before (`_colleagues`)."""
+def teacher(line: Line, first: SuperNetwork) -> train.Teacher:
+    """Whom finalists learn from: the original, `first`, or that and the finalists of before (`_colleagues`)."""
     others = [_teaching(line, loaded(line, graph.parse(content))) for content in _colleagues(line)]
-    return train.Ensemble([original(line), *others]) if others else original(line)
+    return train.Ensemble([first, *others]) if others else first
 
 
 def _teaching(line: Line, network: graph.Graph) -> SuperNetwork:
@@ -104,7 +104,9 @@ def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
     chosen, told, seed = settings(line, 1.0), train.Lessons(), line.config.seed
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:
-        asked = told.teach(teacher(line), line.finishing, chosen, seed=seed, epoch=0, batches=trained.TIMED)
+        asked = told.teach(
+            teacher(line, original(line)), line.finishing, chosen, seed=seed, epoch=0, batches=trained.TIMED
+        )
 
     def fit(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
         return train.train(network, line.finishing, settings, directory=None, lessons=told, seed=seed)
@@ -145,7 +147,7 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
     kept = lessons(line)
     if not kept.has(epoch):
         chosen = settings(line, 1.0)
-        kept.teach(teacher(line), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
+        kept.teach(teacher(line, original(line)), line.finishing, chosen, seed=line.config.seed, epoch=epoch)
     line.step("answers of the teacher", epoch + 1, epochs)
 
 
@@ -169,12 +171,13 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             if "loss" in row:
                 line.step(f"finalist {index}", row["epoch"], epochs, f"loss {row['loss']}")
 
+        first = original(line)
         tuned = train.finetune(
             source,
             line.finishing,
             settings(line, epochs, limit),
-            teacher=teacher(line),
-            original=original(line),
+            teacher=teacher(line, first),
+            original=first,
             lessons=lessons(line),
             directory=place,
             seed=line.config.seed,
