@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# A convolution by points of fewer input channels than oneDNN has in a block must not be told to stride: in
+# channels_last its gradient by weights writes past its workspace (uxlfoundation/oneDNN issue 6035; blocks are of 8 by
+# AVX2, 16 by AVX-512).
+_BLOCK = 16
+
+
 def whole_groups(groups: int, inner_in: int, inner_out: int) -> bool:
     """True when whole groups are the units of a grouped convolution."""
     return groups >= min(inner_in, inner_out)
@@ -147,6 +153,9 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
             padding: tuple[int, ...] = (0,) * n
         else:
             padding = tuple(a for a, _ in pads)
+        if w.shape[1] < _BLOCK and not any(padding) and all(size == 1 for size in w.shape[2:]):
+            x = x[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
+            stride = (1,) * n
         function = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
         return function(x, w, bias, stride, padding, dilation, groups)
 
