@@ -131,7 +131,8 @@ class FinaliseConfig(Section):
     processes: int | None = Field(
         None,
         ge=1,
-        description="finalists fine-tuned at a time; none: as many as there are cores and memory for",
+        description="that fine-tune, for each finalist at a time one, or several together where there are more; none: "
+        "as many as there are cores and memory for, together where that is faster",
     )
     teachers: Literal["original", "finalists"] = Field(
         "original",

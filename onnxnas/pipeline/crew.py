@@ -63,6 +63,10 @@ class Crew:
                             member.give(*left.popleft())
         return [answers[index] for index in range(len(requests))]
 
+    def together(self, processes: int) -> dict[str, int]:
+        """What a request says that so many processes are to do together, with the cores of one."""
+        return {"processes": processes, "threads": max(1, self._threads // processes)}
+
     def _gathered(self, count: int) -> list[Member]:
         while len(self._members) < count:
             self._members.append(Member(str(self.line.run.path), self._threads))

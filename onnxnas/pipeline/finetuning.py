@@ -29,10 +29,10 @@ TRAINABLE = "trainable.onnx"  # a finalist with its BatchNormalization
 MOST_KEPT = 1 << 30  # bytes of the teacher's answers
 
 
-def cut_out(line: Line, subnet: Subnet) -> graph.Graph:
-    """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept and recalibrated."""
+def cut_out(line: Line, subnet: Subnet, *, recalibrated: bool = True) -> graph.Graph:
+    """A sub-network of the trained super-network as a graph of its own, BatchNormalization kept."""
     subnet = subnet.structure
-    statistics = judge(line).statistics(subnet)
+    statistics = judge(line).statistics(subnet) if recalibrated else None
     return loaded(line, graph.rewrite(line.graph, line.network.export_edits(subnet, statistics)))
 
 
@@ -95,21 +95,35 @@ def weights_of(subnets: Sequence[Subnet]) -> list[int]:
     ]
 
 
-def speed(line: Line, subnet: Subnet) -> dict[str, Any]:
-    """How fast this process is now at fine-tuning a sub-network that knows the teacher's answers, and at asking it.
+def perform(line: Line, request: Mapping[str, Any], group: train.Group) -> dict[str, Any]:
+    """Do a request about a finalist, see `worker.perform`, together with the other processes of the group.
+
+    All of them do the same; only the first writes and says something.
+    """
+    subnet = Subnet.from_json(request["subnet"])
+    if request["do"] == "speed":
+        return speed(line, subnet, group)
+    return tune(line, request["index"], subnet, request["epochs"], request["limit"], group)
+
+
+def speed(line: Line, subnet: Subnet, group: train.Group) -> dict[str, Any]:
+    """How fast the group is now at fine-tuning a sub-network that knows the teacher's answers, and at asking it.
 
     {"samples_per_second", "teacher_samples_per_second": None where nobody asks it}
     """
-    network = trained.on(SuperNetwork(FixedSpace(cut_out(line, subnet))), line.device)
+    network = SuperNetwork(FixedSpace(cut_out(line, subnet, recalibrated=False)))
+    network = trained.on(network, line.device)
     chosen, told, seed = settings(line, 1.0), train.Lessons(), line.config.seed
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:
-        asked = told.teach(
+        asked = group.size * told.teach(
             teacher(line, original(line)), line.finishing, chosen, seed=seed, epoch=0, batches=trained.TIMED
         )
 
     def fit(network: SuperNetwork, settings: TrainSettings) -> train.TrainResult:
-        return train.train(network, line.finishing, settings, directory=None, lessons=told, seed=seed)
+        return train.train(
+            network, line.finishing, settings, directory=None, lessons=told, seed=seed, group=group
+        )
 
     return {
         "samples_per_second": trained.speed(line.finishing.train.n, network, chosen, fit),
@@ -151,7 +165,9 @@ def teach(line: Line, epoch: int, epochs: int) -> None:
     line.step("answers of the teacher", epoch + 1, epochs)
 
 
-def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None) -> dict[str, Any]:
+def tune(
+    line: Line, index: int, subnet: Subnet, epochs: float, limit: float | None, group: train.Group
+) -> dict[str, Any]:
     """Fine-tune finalist `index` for `epochs` or `limit` seconds and write finalists/NN/model.onnx, trainable.onnx.
 
     It begins as it is in starts/NN.onnx, if that is there, else in the super-network; the original in other numbers is
@@ -183,12 +199,16 @@ def tune(line: Line, index: int, subnet: Subnet, epochs: float, limit: float | N
             seed=line.config.seed,
             metric=line.metric,
             on_event=watch,
+            group=group,
         )
-        line.say(
-            f"finalist {index}: {tuned.before:.2f} -> {tuned.after:.2f} {line.metric.unit} on validation"
-        )
+        if group.first:
+            line.say(
+                f"finalist {index}: {tuned.before:.2f} -> {tuned.after:.2f} {line.metric.unit} on validation"
+            )
         edits = tuned.edits()
         told["val_quality"] = tuned.after if tuned.kept else tuned.before
+    if not group.first:
+        return told
     finished = graph.rewritten(source, edits)
     place.mkdir(parents=True, exist_ok=True)
     graph.save(finished.proto(), place / TRAINABLE)

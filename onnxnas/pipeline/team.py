@@ -1,9 +1,10 @@
-"""Several processes that train the super-network of a run together; what they do is in `train.group`.
+"""Several processes that train one network of a run together; what they do is in `train.group`.
 
-On a CPU, processes of one thread each train small networks faster than one process of many threads (torch's
-BatchNormalization and small convolutions gain little from a second thread). They are started here. With `torchrun` or
-`accelerate launch` the processes are there already, on several devices or hosts, all with the same command: process 0
-does the run, the others `follow` it until the super-network is trained.
+It is the super-network, or a finalist where there are more cores than finalists. On a CPU, processes of one thread each
+train small networks faster than one process of many threads (torch's BatchNormalization and small convolutions gain
+little from a second thread). They are started here. With `torchrun` or `accelerate launch` the processes are there
+already, on several devices or hosts, all with the same command: process 0 does the run, the others `follow` it until
+the super-network is trained.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxnas import measure, train
 from onnxnas.errors import EnvironmentProblem
-from onnxnas.pipeline import trained
-from onnxnas.pipeline.member import Member, fitting_memory
+from onnxnas.pipeline import finetuning, trained
+from onnxnas.pipeline.member import Member, Request, fitting_memory
 from onnxnas.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LAUNCHED = "env://"
 WORTH_TRYING = 120.0  # seconds of training; starting processes takes some
+WORTH = 1.05  # a larger team must be so much faster
 LEAST_PART = 32  # samples, for statistics
 
 
@@ -44,30 +46,45 @@ def sizes(line: Line, seconds: float | None) -> list[int]:
         return [there]
     if line.config.train.processes is not None:
         return [line.config.train.processes]
-    cores = len(measure.available_cores())
-    if line.device != "cpu" or seconds is None or seconds < WORTH_TRYING or cores == 1:
+    return _worth_trying(line, seconds, 1)
+
+
+def sizes_for_finalists(line: Line, seconds: float | None, at_a_time: int) -> list[int]:
+    """The sizes of teams worth trying for each of so many finalists at a time, within `seconds` (None: no limit).
+
+    A launcher's processes are gone by then, all but this one.
+    """
+    said = line.config.finalise.processes
+    if said is None and launched()[1] == 1:
+        return _worth_trying(line, seconds, at_a_time)
+    return [1 if said is None or launched()[1] > 1 else max(1, said // at_a_time)]
+
+
+def _worth_trying(line: Line, seconds: float | None, teams: int) -> list[int]:
+    size = min(len(measure.available_cores()) // teams, line.config.train.batch_size // LEAST_PART)
+    if line.device != "cpu" or seconds is None or seconds < WORTH_TRYING or size < 2:
         return [1]
-    able = fitting_memory() >= cores and line.config.train.batch_size >= LEAST_PART * cores
-    return [1, cores] if able else [1]
+    return [1, size] if fitting_memory() >= teams * size else [1]
 
 
 class Team:
-    """This process and size - 1 others. A context; on leaving, the others end.
+    """This process and size - 1 others of `threads` each; None: they share the cores. On leaving, the others end.
 
-    With a launcher its processes are the team, whatever `size` is.
+    A context. With a launcher its processes are the team, whatever `size` is.
     """
 
-    def __init__(self, line: Line, size: int) -> None:
+    def __init__(self, line: Line, size: int, threads: int | None = None) -> None:
         _, there = launched()
         self.line, self._there = line, there > 1
         self.size = there if self._there else size
+        self._threads = threads
         self._stack = ExitStack()
 
     def __enter__(self) -> Team:
         with ExitStack() as stack:
             meeting = LAUNCHED
             if self.size > 1 and not self._there:
-                share = max(1, len(measure.available_cores()) // self.size)
+                share = self._threads or max(1, len(measure.available_cores()) // self.size)
                 place = stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxnas-"))
                 meeting = f"file://{place}/meeting"
                 for rank in range(1, self.size):
@@ -104,6 +121,12 @@ class Team:
             self.group.tell({"do": "train", **request})
         return _trained(self.line, network, settings, directory, self.group, **more)
 
+    def perform(self, request: Request) -> dict[str, Any]:
+        """A request about a finalist, see `finetuning.perform`."""
+        if self.size > 1:
+            self.group.tell(request)
+        return finetuning.perform(self.line, request, self.group)
+
 
 def attend(device: str, rank: int, size: int) -> dict[str, Any]:
     """What a launched process other than the first does: trains with it, then is done."""
@@ -117,7 +140,10 @@ def attend(device: str, rank: int, size: int) -> dict[str, Any]:
 
 def follow(group: train.Group, line: Line) -> None:
     """Take part in whatever process 0 trains, until it says that it is enough."""
-    while (request := group.hear())["do"] == "train":
+    while (request := group.hear())["do"] != "end":
+        if request["do"] != "train":
+            finetuning.perform(line, request, group)
+            continue
         network = trained.fresh(line.space, line.device)
         directory = line.run / "supernet" if request["records"] else None
         _trained(line, network, TrainSettings.model_validate(request["settings"]), directory, group)

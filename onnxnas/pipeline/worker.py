@@ -27,7 +27,6 @@ from onnxnas.errors import OnnxnasError
 from onnxnas.pipeline import finetuning, team
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.memory import keep_freed
-from onnxnas.types import Subnet
 
 Row = Mapping[str, Any]
 
@@ -39,6 +38,8 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
     {"do": "teach", "epoch", "epochs"}                     -> {}, when the epoch's answers are written
     {"do": "tune", "subnet", "index", "epochs", "limit"}   -> what `finetuning.tune` returns
     {"do": "join", "rank", "size", "meeting"}              -> {}, when the team is done, see `team`
+
+    "speed" and "tune" with "processes" above 1 are done by as many, of "threads" each, which are started for it.
     """
     if request["do"] == "join":
         device = line.device
@@ -49,10 +50,10 @@ def perform(line: Line, request: Row) -> dict[str, Any]:
     if request["do"] == "teach":
         finetuning.teach(line, request["epoch"], request["epochs"])
         return {}
-    subnet = Subnet.from_json(request["subnet"])
-    if request["do"] == "speed":
-        return finetuning.speed(line, subnet)
-    return finetuning.tune(line, request["index"], subnet, request["epochs"], request["limit"])
+    if request.get("processes", 1) == 1:
+        return finetuning.perform(line, request, train.Group())
+    with team.Team(line, request["processes"], request["threads"]) as together:
+        return together.perform(request)
 
 
 class _Telling:

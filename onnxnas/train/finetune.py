@@ -17,6 +17,7 @@ from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.train.evaluate import Judge
+from onnxnas.train.group import Group
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.loop import train
 from onnxnas.train.record import Event, TrainResult
@@ -58,12 +59,14 @@ def finetune(
     seed: int = 0,
     metric: Metric | None = None,
     on_event: Event | None = None,
+    group: Group | None = None,
 ) -> FineTuned:
     """Train the network of `graph` (a sub-network as ONNX, loaded again) on labels and the teacher's outputs.
 
     `teacher` is `teacher_of` the original model, or an `Ensemble`; None: the sub-network as it is. Where there are no
     labels quality is agreement with `original` (None: with the teacher). `lessons` have what the teacher says of the
-    batches of this seed. `directory` holds the checkpoints. Raises as `train`.
+    batches of this seed. `directory` holds the checkpoints. In a `group` all processes call this alike, see `train`,
+    and all get what was trained. Raises as `train`.
     """
     net = SuperNetwork(FixedSpace(graph))
     if teacher is not None:
@@ -94,6 +97,7 @@ def finetune(
         seed=seed,
         metric=metric,
         on_event=on_event,
+        group=group,
     )
     tuned = judge.statistics(only)
     after = judge.quality(only, tuned)

@@ -61,11 +61,11 @@ def train(
     """Train the super-network in place; continue where the checkpoint in `directory` is, if there is one.
 
     `teacher` is a frozen network with the same outputs; None: the network as it is in the file. Where `lessons` have
-    what it says of a batch, it is not asked; one process alone can have them. With `directory` None nothing is
-    written. `on_event` gets every row of the log. `should_stop` is asked after each step. `clock` gives the seconds
-    that are counted; a comparison may count those of the processor (`time.process_time`), which other work on the
-    machine does not use up. In a `group`, all processes call this with the same network, data, settings and seed;
-    what only process 0 does is said in `train.group`.
+    what it says of a batch, it is not asked. With `directory` None nothing is written. `on_event` gets every row of
+    the log. `should_stop` is asked after each step. `clock` gives the seconds that are counted; a comparison may count
+    those of the processor (`time.process_time`), which other work on the machine does not use up. In a `group`, all
+    processes call this with the same network, data, settings, lessons and seed; what only process 0 does is said in
+    `train.group`.
 
     Raises:
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
@@ -78,7 +78,7 @@ def train(
     group = group or Group()
     settings = settled(settings, net.space.graph)
     run = _Run(net, data, settings, teacher, seed, metric, group, clock)
-    run.lessons = lessons if group.size == 1 else None
+    run.lessons = lessons
     identity = {
         "model_sha256": net.space.graph.digest,
         "space": getattr(net.space, "digest", None),
@@ -296,11 +296,12 @@ class _Run:
         return parts
 
     def _known(self, n: int) -> Outputs | None:
-        """What the lessons have of this batch of n samples."""
+        """What the lessons have of this process' part, n samples, of the batch."""
         if self.lessons is None or not self.criterion.needs_teacher:
             return None
         epoch, index = self._place()
-        first = index * self.settings.batch_size
+        own = part_of(self.batch, self.group.size, self.group.rank)
+        first = index * self.settings.batch_size + own.start
         return self.lessons.of(epoch, slice(first, first + n))
 
     def _diverged(self, loss: float) -> float:

@@ -99,7 +99,8 @@ def test_sizes_worth_trying(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found(600.0) == [1, 4]
     assert found(60.0) == [1]  # starting takes too long
     assert found(None) == [1]
-    assert found(600.0, batch_size=64) == [1]
+    assert found(600.0, batch_size=64) == [1, 2]  # 32 samples each, for statistics
+    assert found(600.0, batch_size=63) == [1]
     assert found(None, processes=3) == [3]
     monkeypatch.setattr(team, "fitting_memory", lambda: 3)
     assert found(600.0) == [1]

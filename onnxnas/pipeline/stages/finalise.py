@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 import rewriters
 from onnxnas import graph, measure
 from onnxnas.errors import CheckFailed, EnvironmentProblem
 from onnxnas.handoff import bundle, report
-from onnxnas.pipeline import budget, build, chosen, files, finalists, finetuning, results
-from onnxnas.pipeline.candidates import untouched
+from onnxnas.pipeline import build, chosen, files, finalists, finetuning, results, tuning_plan
 from onnxnas.pipeline.crew import Crew, fitting
-from onnxnas.pipeline.epochs import fitting_epochs
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.measuring import measurer
 from onnxnas.pipeline.objectives import own, tails
@@ -27,7 +22,6 @@ from onnxnas.pipeline.stages.search import wanted
 from onnxnas.types import Subnet
 
 SEEN_MARGIN = 0.03  # of the quality: more between validation and test samples is no chance
-_OVERHEAD_SECONDS = 5.0  # of one long measurement and of judging on the test samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +109,15 @@ def _tuned(line: Line) -> list[_Final]:
     own = sorted(set(weights))
     with Crew(line, fitting(line, len(own))) as crew:
         if plan is None:
-            plan = line.run.decide("finalise", _plan(line, subnets, own, crew))
+            plan = line.run.decide("finalise", tuning_plan.planned(line, subnets, own, crew))
         networks = f" of {len(own)} structures" if len(own) < len(subnets) else ""
         epochs = _in_words([plan["epochs"][index - 1] for index in own])
         at_once = f", {crew.size} at a time" if crew.size > 1 else ""
+        at_once += f", each by {plan['processes']} processes" if plan.get("processes", 1) > 1 else ""
         line.say(f"finalise: {len(subnets)} finalists{networks}, {epochs} of fine-tuning{at_once}")
         finetuning.lessons(line).forget_others()
-        taught = plan["lessons"]
-        crew.map([{"do": "teach", "epoch": epoch, "epochs": taught} for epoch in range(taught)])
+        _teach(line, plan["lessons"], crew)
+        together = crew.together(plan.get("processes", 1))
         requests = [
             {
                 "do": "tune",
@@ -130,6 +125,7 @@ def _tuned(line: Line) -> list[_Final]:
                 "index": index,
                 "epochs": plan["epochs"][index - 1],
                 "limit": plan["limits"][index - 1],
+                **together,
             }
             for index in own
         ]
@@ -140,58 +136,21 @@ def _tuned(line: Line) -> list[_Final]:
     ]
 
 
+def _teach(line: Line, epochs: int, crew: Crew) -> None:
+    """Have what the teacher says of so many epochs written, by all cores however few finalists the crew has."""
+    requests = [{"do": "teach", "epoch": epoch, "epochs": epochs} for epoch in range(epochs)]
+    able = fitting(line, epochs) if epochs else 0
+    if able <= crew.size:
+        crew.map(requests)
+        return
+    with Crew(line, able) as larger:
+        larger.map(requests)
+
+
 def _in_words(epochs: Sequence[float]) -> str:
     if len(set(epochs)) == 1:
         return f"{epochs[0]:g} epochs each"
     return f"{', '.join(f'{one:g}' for one in epochs)} epochs"
-
-
-def _plan(line: Line, finals: list[Subnet], own: list[int], crew: Crew) -> dict[str, Any]:
-    """{"subnets", by finalist "epochs" and "limits" in seconds, "lessons": epochs of answers to be kept}.
-
-    Those numbered `own`, from 1, have weights of their own.
-    """
-    tuned = [index - 1 for index in own if not untouched(finals[index - 1])]
-    epochs = [0.0] * len(finals)
-    limits: list[float | None] = [None] * len(finals)
-    if tuned:
-        fitted = _fitted(line, [finals[i].to_json() for i in tuned], len(finals), crew)
-        for i, one, limit in zip(tuned, *fitted, strict=True):
-            epochs[i], limits[i] = one, limit
-    kept = finetuning.kept_epochs(line, max(epochs), len(tuned))
-    subnets = [subnet.to_json() for subnet in finals]
-    return {"subnets": subnets, "epochs": epochs, "limits": limits, "lessons": kept}
-
-
-def _fitted(
-    line: Line, subnets: list[dict[str, Any]], measured: int, crew: Crew
-) -> tuple[list[float], list[float | None]]:
-    """Epochs, and limits in seconds, of these finalists; so many are measured afterwards."""
-    config = line.config.finalise
-    epochs = [float(config.epochs)] * len(subnets)
-    limits: list[float | None] = [None] * len(subnets)
-    seconds = config.max_seconds or budget.allowance(line, "finalise")
-    if seconds is not None and config.epochs > 0:
-        began = time.perf_counter()
-        rates = crew.map([{"do": "speed", "subnet": subnet} for subnet in subnets])
-        count = line.finishing.train.n
-        each = [count / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
-        asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
-        measuring = (config.measure_seconds + _OVERHEAD_SECONDS) * (1 + measured)
-        left = max(seconds - measuring - (time.perf_counter() - began), 0.3 * seconds)
-        known = finetuning.lessons(line).known()
-        told = float(np.mean(asking)) / crew.size
-        distinct = finetuning.settings(line, 1.0).distinct_epochs or math.inf
-        epochs = fitting_epochs(
-            each, crew.size, left, config.epochs, asking=told, known=known, distinct=distinct
-        )
-        if not finetuning.kept_epochs(line, max(epochs), len(subnets)):
-            each = [own + teacher for own, teacher in zip(each, asking, strict=True)]
-            epochs = fitting_epochs(each, crew.size, left, config.epochs)
-        limits = [
-            max(0.1, round(budget.PATIENCE * one * own, 1)) for one, own in zip(epochs, each, strict=True)
-        ]
-    return epochs, limits
 
 
 def _seen_before(line: Line, quality: float) -> list[str]:

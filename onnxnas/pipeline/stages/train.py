@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxnas import train
 from onnxnas.pipeline import budget, trained
 from onnxnas.pipeline.line import Line
-from onnxnas.pipeline.team import Team, sizes
+from onnxnas.pipeline.team import WORTH, Team, sizes
 from onnxnas.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _EVALUATIONS = 8
 _LEAST_EPOCHS = 0.15
-_WORTH = 1.05  # a larger team must be so much faster
 
 
 def run(line: Line) -> None:
@@ -73,7 +72,7 @@ def _planned(line: Line, stack: ExitStack) -> tuple[Team, dict[str, Any]]:
     for size in sizes(line, seconds):
         one = stack.enter_context(Team(line, size))
         rate = trained.speed(line.data.train.n, network, settings, one.train)
-        if found and rate < _WORTH * found[-1][0]:
+        if found and rate < WORTH * found[-1][0]:
             one.end()
         else:
             for _, slower in found:
