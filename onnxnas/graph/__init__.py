@@ -5,10 +5,12 @@ from onnxnas.graph.inputs import example_inputs, other_shapes
 from onnxnas.graph.limits import Limits
 from onnxnas.graph.load import load
 from onnxnas.graph.model import Graph
+from onnxnas.graph.pointwise import POINTS, pointwise
 from onnxnas.graph.save import parse, rewrite, rewritten, save, too_large
 from onnxnas.graph.single import SingleNode, single_node
 
 __all__ = [
+    "POINTS",
     "Graph",
     "Limits",
     "SingleNode",
@@ -16,6 +18,7 @@ __all__ = [
     "load",
     "other_shapes",
     "parse",
+    "pointwise",
     "rewrite",
     "rewritten",
     "save",

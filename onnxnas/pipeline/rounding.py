@@ -9,6 +9,7 @@ depend on what is cut away. The baseline stays as the user gave it: gains are to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,11 @@ class Rounder:
         self._measuring, self._data, self._seed, self._count = measuring, dataset, seed, samples
         self._batches: list[dict[str, Any]] = []
 
+    @cached_property
+    def most(self) -> int:
+        """Steps that a weight may have in the runtime, see `precision.largest_weight`."""
+        return precision.largest_weight(self._measuring.run)
+
     def rounded(self, parts: rewriters.Parts, wanted: Mapping[str, str]) -> rewriters.Parts:
         """The network at this precision, as `Subnet.precision` says it; as it is where that says nothing.
 
@@ -84,7 +90,7 @@ class Rounder:
         """
         if not wanted:
             return parts
-        found = precision.Quantisable(parts, wanted)
+        found = precision.Quantisable(parts, wanted, self.most)
         ranges = precision.seen(parts, found.tensors, self._measuring.run, self.samples())
         return precision.corrected(found, ranges, self._measuring.run, self._some())
 

@@ -4,6 +4,18 @@ from onnxnas.precision.biases import corrected
 from onnxnas.precision.plan import EVERY, FLOATS, INT8
 from onnxnas.precision.quantise import Quantisable
 from onnxnas.precision.ranges import Range, Run, seen
+from onnxnas.precision.reach import largest_weight
 from rewriters.quantise import PER_AXIS as LEAST_OPSET
 
-__all__ = ["EVERY", "FLOATS", "INT8", "LEAST_OPSET", "Quantisable", "Range", "Run", "corrected", "seen"]
+__all__ = [
+    "EVERY",
+    "FLOATS",
+    "INT8",
+    "LEAST_OPSET",
+    "Quantisable",
+    "Range",
+    "Run",
+    "corrected",
+    "largest_weight",
+    "seen",
+]

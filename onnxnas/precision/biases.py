@@ -50,7 +50,7 @@ def corrected(
     for layer, *told in zip(layers, *moves, strict=True):
         move = np.mean([one.ravel() for one in told], axis=0, dtype=np.float64)
         edits.append(rewriters.ReplaceConstant(layer.node, 2, np.asarray(layer.bias + move, np.float32)))
-    return Quantisable(applied(found.parts, edits), found.precision).quantised(ranges)
+    return Quantisable(applied(found.parts, edits), found.precision, found.most).quantised(ranges)
 
 
 def _seen(layer: Layer, rounded: rewriters.Parts) -> str:

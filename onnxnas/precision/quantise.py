@@ -1,7 +1,8 @@
 """A network in floats to the same network in numbers of 8 bits.
 
-Weights are symmetric, int8, with a scale for each output channel; activations uint8, one scale and zero point for a
-tensor; biases int32 with the product of both scales, as integer arithmetic takes them (Jacob et al. 2018, section 2).
+Weights are symmetric, int8, with a scale for each output channel, and of 7 bits where 8 are too many (`reach`);
+activations uint8, one scale and zero point for a tensor; biases int32 with the product of both scales, as integer
+arithmetic takes them (Jacob et al. 2018, section 2).
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class Layer:
 
 
 class Quantisable:
-    """One network, and what becomes of it at a precision.
+    """One network, and what becomes of it at a precision, with weights of at most `most` steps.
 
     Raises ModelError when nothing of it can have 8 bits.
     """
 
-    def __init__(self, parts: rewriters.Parts, precision: Mapping[str, str]) -> None:
-        self.parts, self.precision = parts, precision
+    def __init__(self, parts: rewriters.Parts, precision: Mapping[str, str], most: int = MOST) -> None:
+        self.parts, self.precision, self.most = parts, precision, most
         self._nodes, self._constants, outputs = graph.view(parts)
         self._plan: Plan = plan(self._nodes, self._constants, outputs, precision)
         if not self._plan.weighted:
@@ -93,10 +94,10 @@ class Quantisable:
     def _weights(self, node: Node, role: Role, activation: Range) -> list[rewriters.Edit]:
         weight = self._constants[node.inputs[1]]
         bias = self._constants[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
-        scale = weight_scale(weight, role.axis, bias, activation.scale)
+        scale = weight_scale(weight, role.axis, bias, activation.scale, self.most)
         edits: list[rewriters.Edit] = [
             rewriters.StoreIntegers(
-                node.name, 1, integers(weight, scale, role.axis, np.int8, MOST), scale, role.axis
+                node.name, 1, integers(weight, scale, role.axis, np.int8, self.most), scale, role.axis
             )
         ]
         if bias is not None:
@@ -117,10 +118,10 @@ def applied(parts: rewriters.Parts, edits: Sequence[rewriters.Edit]) -> rewriter
     return result.parts
 
 
-def weight_scale(weight: Floats, axis: int, bias: Floats | None, activation: float) -> Floats:
-    """(channels,) steps of a weight along `axis`, so large that weight and bias fit their integers."""
+def weight_scale(weight: Floats, axis: int, bias: Floats | None, activation: float, most: int) -> Floats:
+    """(channels,) steps of a weight along `axis`, so large that weight (`most`) and bias fit their integers."""
     others = tuple(a for a in range(weight.ndim) if a != axis)
-    steps = np.abs(weight).max(axis=others) / MOST
+    steps = np.abs(weight).max(axis=others) / most
     if bias is not None:
         steps = np.maximum(steps, np.abs(bias) / (_MOST_BIAS * activation) * 1.001)
     return np.asarray(np.maximum(steps, _TINY / min(activation, 1.0) * 2), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from onnxnas.pipeline.line import Line
 from onnxnas.train import load_weights
 from onnxnas.types import Subnet
 from tests.pipeline.test_crew import changed, copy, opened
+from tests.tools.test_cifar import tool
 
 __all__ = ["copy"]
 
@@ -93,6 +95,21 @@ def test_what_is_done_is_left_alone(copy: Path) -> None:
         before = place.stat().st_mtime_ns
         assert crew.map(requests(1, 2)) == first
     assert place.stat().st_mtime_ns == before
+
+
+def test_both_ways_are_compared(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table row for each trial: the rates, and their ratio within its interval."""
+    trials = (copy / "trials.csv").read_text().splitlines()
+    number = trials[1].split(",")[0]
+    assert (
+        tool("bench_finetuning").main([str(copy), "--trial", number, "--processes", "2", "--rounds", "2"])
+        == 0
+    )
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")[1:-1]]
+    assert row[0] == number
+    assert min(float(row[2]), float(row[3])) > 0
+    ratio, low, high = (float(value) for value in re.findall(r"[0-9.]+", row[4]))
+    assert 0 < low <= ratio <= high
 
 
 def test_sizes_worth_trying(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
