@@ -79,6 +79,7 @@ def quantize(
         if found.status != "ok":
             raise CheckFailed(f"{model}: in 8 bits it does not run in {target.runtime}: {found.error}")
         qualities = told.quality(content), told.quality(rounded)
+        said = [*notes, *dataset.notes, *rounder.notes]
     graph.save(made.proto(), output)
     assert found.p50 is not None
     assert found.baseline_p50 is not None
@@ -101,7 +102,7 @@ def quantize(
             "bytes": len(rounded),
         },
         "speedup": found.speedup.to_json(),
-        "notes": [*notes, *dataset.notes],
+        "notes": said,
     }
 
 

@@ -82,6 +82,16 @@ class Rounder:
         """Steps that a weight may have in the runtime, see `precision.largest_weight`."""
         return precision.largest_weight(self._measuring.run)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the numbers."""
+        if self.most == precision.LARGEST:
+            return []
+        return [
+            f"Weights of 8 bits have 7 here, up to {self.most} instead of {precision.LARGEST}: on this processor the "
+            "runtime adds products in 16 bits, which larger ones do not fit."
+        ]
+
     def rounded(self, parts: rewriters.Parts, wanted: Mapping[str, str]) -> rewriters.Parts:
         """The network at this precision, as `Subnet.precision` says it; as it is where that says nothing.
 

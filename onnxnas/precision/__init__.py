@@ -2,6 +2,7 @@
 
 from onnxnas.precision.biases import corrected
 from onnxnas.precision.plan import EVERY, FLOATS, INT8
+from onnxnas.precision.quantise import MOST as LARGEST
 from onnxnas.precision.quantise import Quantisable
 from onnxnas.precision.ranges import Range, Run, seen
 from onnxnas.precision.reach import largest_weight
@@ -11,6 +12,7 @@ __all__ = [
     "EVERY",
     "FLOATS",
     "INT8",
+    "LARGEST",
     "LEAST_OPSET",
     "Quantisable",
     "Range",

@@ -19,6 +19,7 @@ from onnxnas.errors import ConfigError
 from onnxnas.pipeline.finalists import choose
 from onnxnas.pipeline.line import Line
 from onnxnas.pipeline.run_dir import RunDirectory
+from onnxnas.precision import largest_weight
 from onnxnas.testing import graphs
 from onnxnas.testing.builder import Builder
 from onnxnas.types import Objective, Subnet, Trial
@@ -218,6 +219,8 @@ def test_quantize(tiny_files: Path, tmp_path: Path, runtime: str, capsys: pytest
     assert decibels(rounded, exact) > 15
     assert body["baseline"]["quality"] == 100
     assert body["model"]["quality"] > 70
+    if runtime == "onnxruntime":
+        assert any("have 7 here" in note for note in body["notes"]) == (largest_weight(run) < 127)
     assert main(["bench", str(out), "--against", str(model), "--json"]) == 0
 
 

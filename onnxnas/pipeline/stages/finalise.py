@@ -61,6 +61,8 @@ def run(line: Line) -> None:
         judges = {name: _judge(line, measuring, name) for name in {split, "val"}}
         base = _baseline(line, measuring, judges[split])
         notes += _seen_before(line, base["quality"])
+        if any(final.subnet.precision for final in finals):
+            notes += Rounder(measuring, line.data, line.config.seed).notes
         members = [
             member
             for final in finals
