@@ -153,7 +153,8 @@ def _torch(node: Node, constants: Mapping[int, NDArray[Any]], mode: BatchNorm) -
             padding: tuple[int, ...] = (0,) * n
         else:
             padding = tuple(a for a, _ in pads)
-        if w.shape[1] < _BLOCK and not any(padding) and all(size == 1 for size in w.shape[2:]):
+        by_points = all(size == 1 for size in w.shape[2:]) and not any(padding)
+        if by_points and w.shape[1] < _BLOCK and any(step > 1 for step in stride):
             x = x[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
             stride = (1,) * n
         function = (F.conv1d, F.conv2d, F.conv3d)[n - 1]

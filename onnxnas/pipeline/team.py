@@ -52,12 +52,12 @@ def sizes(line: Line, seconds: float | None) -> list[int]:
 def sizes_for_finalists(line: Line, seconds: float | None, at_a_time: int) -> list[int]:
     """The sizes of teams worth trying for each of so many finalists at a time, within `seconds` (None: no limit).
 
-    A launcher's processes are gone by then, all but this one.
+    A launcher's processes are gone by then, all but this one, and an accelerator is one process'.
     """
     said = line.config.finalise.processes
-    if said is None and launched()[1] == 1:
-        return _worth_trying(line, seconds, at_a_time)
-    return [1 if said is None or launched()[1] > 1 else max(1, said // at_a_time)]
+    if launched()[1] > 1 or line.device != "cpu":
+        return [1]
+    return _worth_trying(line, seconds, at_a_time) if said is None else [max(1, said // at_a_time)]
 
 
 def _worth_trying(line: Line, seconds: float | None, teams: int) -> list[int]:

@@ -126,6 +126,10 @@ def test_sizes_worth_trying(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert [found(None, crew, processes=6) for crew in (1, 2, 4, 6)] == [[6], [3], [1], [1]]
     monkeypatch.setattr(team, "fitting_memory", lambda: 7)
     assert [found(600.0, crew) for crew in (1, 2)] == [[1, 4], [1]]
+    accelerated = opened(copy, processes=4)
+    monkeypatch.setattr(type(accelerated), "device", "cuda")
+    assert team.sizes_for_finalists(accelerated, 600.0, 1) == [1]
+    monkeypatch.undo()
     monkeypatch.setenv("WORLD_SIZE", "4")  # those of the launcher are gone
     assert found(600.0, 1) == found(600.0, 1, processes=6) == [1]
 
