@@ -19,6 +19,7 @@ from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
 from pymoo.operators.selection.tournament import TournamentSelection
 
 from onnxnas.errors import ConfigError, EnvironmentProblem
+from onnxnas.search.aims import reference_points
 from onnxnas.search.evolution import Evolution
 from onnxnas.search.front import Rows, non_dominated
 from onnxnas.search.problem import Problem
@@ -38,7 +39,10 @@ def r_nsga2(problem: Problem, settings: SearchSettings, rng: np.random.Generator
     """
     from pymoo.algorithms.moo.rnsga2 import RNSGA2
 
-    points = _reference_points(problem, settings)
+    if not settings.reference_points:
+        limits = {o.name: o.limit for o in problem.objectives if o.limit is not None}
+        settings = settings.model_copy(update={"reference_points": (limits,)})
+    points = reference_points(problem, settings)
 
     def make(first: Rows, **parts: Any) -> Any:
         return RNSGA2(ref_points=_completed(points, first[non_dominated(first)]), **parts)
@@ -78,21 +82,6 @@ def c_taea(problem: Problem, settings: SearchSettings, rng: np.random.Generator)
 
 def _by_rank() -> TournamentSelection:
     return TournamentSelection(func_comp=binary_tournament)
-
-
-def _reference_points(problem: Problem, settings: SearchSettings) -> Rows:
-    """(n x m), minimised, NaN where a point says nothing."""
-    names = [o.name for o in problem.objectives]
-    limits = {o.name: o.limit for o in problem.objectives if o.limit is not None}
-    points = np.full((max(1, len(settings.reference_points)), len(names)), np.nan)
-    for row, point in zip(points, settings.reference_points or (limits,), strict=True):
-        for name, value in point.items():
-            if name not in names:
-                raise ConfigError(
-                    f"reference point: '{name}' is not an objective of this search; use {', '.join(names)}"
-                )
-            row[names.index(name)] = problem.signs[names.index(name)] * value
-    return points
 
 
 def _completed(points: Rows, front: Rows) -> Rows:

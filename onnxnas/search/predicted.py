@@ -12,12 +12,13 @@
 
 (ConcurrentNAS / LINAS and the full search before it: Cummings et al., A hardware-aware framework for accelerating
 neural architecture search across modalities, 2022. There the best of the inner search are taken in order; here each
-pick takes into account what the picks before it add, by hypervolume.) Every candidate that is proposed is measured:
-predictions only decide which. With a hint of every objective (`problem.Hint`), or a prior (`search.prior`), predictors
-start from what these say, so that a few measurements are enough. With a prior its best are measured first, and then
-make half of every round: they are known to be good there, while those that are predicted to be better are in part
-those that predictors think too well of. Costly hints are asked of the best as predicted, a few
-for each that is measured, and the choice is made again among those.
+pick takes into account what the picks before it add, by hypervolume.) With reference points half of a round's picks
+are those predicted to be best for one who wants such a point (`aims.nearest`), in equal shares. Every candidate that
+is proposed is measured: predictions only decide which. With a hint of every objective (`problem.Hint`), or a prior
+(`search.prior`), predictors start from what these say, so that a few measurements are enough. With a prior its best are
+measured first, and then make half of every round: they are known to be good there, while those that are predicted to be
+better are in part those that predictors think too well of. Costly hints are asked of the best as predicted, a few for
+each that is measured, and the choice is made again among those.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxnas.search.aims import nearest, reference_points
 from onnxnas.search.evolution import Evolution
 from onnxnas.search.features import Features
 from onnxnas.search.front import Frame, Rows, best_layers, most_volume, non_dominated
@@ -73,6 +75,7 @@ class PredictedSearch:
         self._problem, self._settings, self._rng = problem, settings, rng
         self._features = Features(problem)
         told = self._features.prior is not None or len(self._features.hints) == len(problem.objectives)
+        self._aims = reference_points(problem, settings)
         self._first = LEAST if told else max(LEAST, first)
         self._each = each
         best = problem.prior.best(problem, len(problem.prior)) if problem.prior is not None else []
@@ -181,7 +184,10 @@ class PredictedSearch:
         return found, np.concatenate(rows) if rows else np.empty((0, len(models)))
 
     def _picked(self, predicted: Rows, measured: Rows, times: int = 1) -> list[int]:
-        """A round's candidates, or so many times as many: each enlarges the front of the predicted ones most."""
+        """A round's candidates, or so many times as many.
+
+        Half of them are near the reference points, if there are any; each other enlarges the predicted front most.
+        """
         allowed = self._problem.violations(predicted).sum(axis=1) == 0
         fine = self._problem.violations(measured).sum(axis=1) == 0
         places = np.flatnonzero(allowed if allowed.any() else np.ones(len(predicted), bool))
@@ -191,8 +197,17 @@ class PredictedSearch:
             count = min(max(LEAST, int(non_dominated(predicted[places]).sum())), 2 * INNER_POPULATION)
         count *= times
         frame = Frame.around(np.concatenate([base, predicted[places]]))
-        places = places[best_layers(predicted[places], 4 * count)]
-        return [int(places[i]) for i in most_volume(predicted[places], count, frame, base)]
+        aimed = self._aimed(predicted[places], count // 2)
+        base = np.concatenate([base, predicted[places[aimed]]])
+        rest = places[best_layers(predicted[places], 4 * count)]
+        wide = most_volume(predicted[rest], count - len(aimed), frame, base)
+        return list(dict.fromkeys(int(i) for i in [*places[aimed], *rest[wide]]))
+
+    def _aimed(self, rows: Rows, most: int) -> list[int]:
+        """Up to `most` of the rows, for every reference point as many."""
+        each = -(-most // max(1, len(self._aims)))
+        chosen = [i for point in self._aims for i in nearest(rows, point, each)]
+        return list(dict.fromkeys(chosen))[:most]
 
 
 def _predictions(models: Sequence[Fitted], features: Rows) -> Rows:

@@ -20,7 +20,8 @@ class SearchSettings(BaseModel):
         default=None, gt=0.0, le=1.0, description="per dimension; one dimension of each child if not given"
     )
     reference_points: tuple[dict[str, float], ...] = Field(
-        default=(), description="r-nsga2: where to search, by objective; what is left out, as good as can be"
+        default=(),
+        description="r-nsga2, concurrent, full: where to search, by objective; what is left out, as good as can be",
     )
     samples: int = Field(default=100, ge=8, description="full: candidates measured before it predicts")
 

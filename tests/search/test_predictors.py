@@ -7,6 +7,7 @@ import pytest
 
 from onnxnas.errors import ConfigError
 from onnxnas.search import Frame, Genotype, Problem, SearchSettings, hypervolume, make_algorithm
+from onnxnas.search.aims import nearest
 from onnxnas.search.features import Features
 from onnxnas.search.predicted import PredictedSearch
 from onnxnas.search.predictors import MANY, PREDICTORS, fitted, make_predictor, score
@@ -94,13 +95,14 @@ def test_features_of_a_real_space() -> None:
     assert (largest[: len(problem.upper)] == 1).all()
 
 
-def searched(name: str, n: int, seed: int) -> tuple[np.ndarray, PredictedSearch | None]:
+def searched(
+    name: str, n: int, seed: int, points: tuple[dict[str, float], ...] = ()
+) -> tuple[np.ndarray, PredictedSearch | None]:
     """The minimised objectives of the first n candidates, measured with 2 % of noise in latency."""
     space = FakeSpace(blocks=6, free=14, steps=8)
     problem = Problem(space, NETWORK)
-    algorithm = make_algorithm(
-        problem, SearchSettings(algorithm=name, population=16), np.random.default_rng(seed)
-    )
+    settings = SearchSettings(algorithm=name, population=16, reference_points=points)
+    algorithm = make_algorithm(problem, settings, np.random.default_rng(seed))
     evaluator, noise = NetworkEvaluator(space), np.random.default_rng(99)
     truth: list[np.ndarray] = []
     while len(truth) < n:
@@ -117,6 +119,40 @@ def test_a_fifth_of_the_measurements() -> None:
     ours = [hypervolume(searched("concurrent", 64, seed)[0], frame) for seed in range(3)]
     theirs = [hypervolume(searched("nsga2", 320, seed)[0], frame) for seed in range(3)]
     assert np.mean(ours) > np.mean(theirs)
+
+
+def best_within(rows: np.ndarray, latency: float) -> float:
+    return float(-rows[rows[:, 1] <= latency, 0].min())
+
+
+def test_reference_points_are_looked_for_in_one_search() -> None:
+    """Two of them: at both, the best is better than without, over four seeds, and many come near."""
+    wanted = (12.0, 24.0)
+    points = tuple({"latency": latency} for latency in wanted)
+    aimed, plain = (
+        np.array([searched("concurrent", 56, seed, told)[0] for seed in range(4)]) for told in (points, ())
+    )
+    for latency in wanted:
+        ours, theirs = (np.mean([best_within(rows, latency) for rows in found]) for found in (aimed, plain))
+        assert ours > theirs, latency
+    ours, theirs = (
+        sum(((found[..., 1] > 0.9 * at) & (found[..., 1] <= at)).sum() for at in wanted)
+        for found in (aimed, plain)
+    )
+    assert ours > 1.5 * theirs
+
+
+def test_nearest_by_hand() -> None:
+    rows = np.array([[3.0, 5.0], [1.0, 9.0], [2.0, 6.0], [9.0, 1.0], [2.5, 8.0]])
+    assert nearest(rows, np.array([2.6, np.nan]), 4) == [2, 4, 1, 0]  # three reach it, one lacks 0.4
+    assert nearest(rows, np.array([np.nan, 0.5]), 2) == [3, 0]  # nobody reaches it
+
+
+@pytest.mark.parametrize("name", ["concurrent", "full"])
+def test_a_reference_point_of_something_else_is_refused(name: str) -> None:
+    settings = SearchSettings(algorithm=name, reference_points=({"speed": 1.0},))
+    with pytest.raises(ConfigError, match="'speed' is not an objective of this search; use quality, latency"):
+        make_algorithm(Problem(FakeSpace(1, 1, 2), NETWORK), settings, np.random.default_rng())
 
 
 def test_predictions_are_compared_with_what_was_measured() -> None:
