@@ -10,7 +10,7 @@ produce.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,11 +61,6 @@ class TorchBatches:
         self._images = [name for name, x in self._x.items() if name in dataset.images and x.ndim == 4]
         self._dtypes = {name: _torch_dtype(dtype) for name, dtype in dataset.dtypes.items()}
 
-    @property
-    def pictures(self) -> bool:
-        """Whether there is an image among the inputs."""
-        return bool(self._images)
-
     def count(self, batch_size: int, *, drop_last: bool = True, limit: int | None = None) -> int:
         """Number of batches of an epoch."""
         n = self.n if limit is None else min(limit, self.n)
@@ -81,6 +76,7 @@ class TorchBatches:
         shuffle: bool = True,
         augment: bool = True,
         mixed: float = 0.0,
+        mirrored: bool = False,
         drop_last: bool = True,
         limit: int | None = None,
         part: tuple[int, int] = (1, 0),
@@ -91,21 +87,26 @@ class TorchBatches:
         shuffled). Class labels come as int64. Of the share `mixed` of the batches every picture has a patch of
         another of its batch, from none of it to all (CutMix, Yun et al. 2019), and y is None: no label is true of
         them, a teacher has to say what they are (Beyer et al. 2022). What goes with the pictures is not exchanged.
+        With `mirrored` the second epoch of each pair is the first one with every picture the other way round, so
+        that both are seen equally often (alternating flip, Jordan, 94% on CIFAR-10 in 3.29 seconds, 2024, section 3.6).
 
         Raises:
             ValueError: batch_size below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
-        draws = self._draw(seed, epoch, shuffle, mixed > 0)
+        first_draws = draws = self._draw(seed, epoch // 2 if mirrored else epoch, shuffle, mixed > 0)
+        other = mirrored and epoch % 2 == 1 and "flip" in self.dataset.augment
+        if other:
+            draws = replace(draws, flip=~draws.flip)
         n = self.n if limit is None else min(limit, self.n)
         for k in range(start, self.count(batch_size, drop_last=drop_last, limit=limit)):
             first = k * batch_size
             own = part_of(min(batch_size, n - first), *part)
             augmented = augment and bool(self.dataset.augment)
             if mixed > 0 and float(draws.patch[3, first]) < mixed:
-                whole, _ = self._batch(draws, slice(first, min(first + batch_size, n)), augmented)
-                yield self._patched(whole, draws.patch[:3, first : first + batch_size], own), None
+                whole, _ = self._batch(first_draws, slice(first, min(first + batch_size, n)), augmented)
+                yield self._patched(whole, draws.patch[:3, first : first + batch_size], own, other), None
                 continue
             yield self._batch(draws, slice(first + own.start, first + own.stop), augmented)
 
@@ -153,14 +154,14 @@ class TorchBatches:
             y = _crop_target(y, *where)
         return x, y if y.dtype.is_floating_point else y.long()
 
-    def _patched(self, x: dict[str, Tensor], patch: Tensor, own: slice) -> dict[str, Tensor]:
-        """The samples `own` of a batch, their pictures with patches of the ones before them."""
+    def _patched(self, x: dict[str, Tensor], patch: Tensor, own: slice, mirrored: bool) -> dict[str, Tensor]:
+        """The samples `own` of a batch, their pictures with patches of the ones before them, mirrored then or not."""
         done = {name: value[own] for name, value in x.items()}
         for name in self._images:
             nhwc = self.dataset.normalise.model_layout == "nhwc"
             pixels = x[name] if nhwc else x[name].permute(0, 2, 3, 1)
             made = patched(pixels, pixels.roll(1, 0), *patch[:, : len(pixels)])[own]
-            done[name] = self._laid_out(made)
+            done[name] = self._laid_out(made.flip(2) if mirrored else made)
         return done
 
     def _flat(self, name: str, raw: Tensor) -> Tensor:

@@ -123,6 +123,9 @@ class FinaliseConfig(Section):
         le=1,
         description="share of batches of mixed pictures, as in `train`; none: that of `train`",
     )
+    mirrored: bool | None = Field(
+        None, description="epochs of both mirror images in turn, as in `train`; none: that of `train`"
+    )
     distinct_epochs: int | None = Field(
         None, ge=1, description="after which the same batches come again; none: that of `train`"
     )

@@ -52,7 +52,7 @@ def settings(line: Line, epochs: float, max_seconds: float | None = None) -> Tra
         "recalibration_images": final.recalibration_images,
         "max_seconds": max_seconds,
     }
-    for name in ("weight_decay", "mixed", "distinct_epochs"):
+    for name in ("weight_decay", "mixed", "mirrored", "distinct_epochs"):
         if getattr(final, name) is not None:
             changes[name] = getattr(final, name)
     tuning = line.config.train.for_finetuning(**changes)
@@ -113,7 +113,8 @@ def speed(line: Line, subnet: Subnet, group: train.Group) -> dict[str, Any]:
     """
     network = SuperNetwork(FixedSpace(cut_out(line, subnet, recalibrated=False)))
     network = trained.on(network, line.device)
-    chosen, told, seed = settings(line, 1.0), train.Lessons(), line.config.seed
+    chosen, seed = settings(line, 1.0), line.config.seed
+    told = train.Lessons(mirrored=chosen.mirrored)
     asked = None
     if train.criterion(line.graph, line.data, chosen).needs_teacher:
         asked = group.size * told.teach(
@@ -134,10 +135,17 @@ def speed(line: Line, subnet: Subnet, group: train.Group) -> dict[str, Any]:
 def lessons(line: Line) -> train.Lessons:
     """What the teacher says of the batches of this run, kept for whatever is fine-tuned on the same ones."""
     chosen = settings(line, 1.0)
-    what = [line.finishing.digest, line.config.seed, chosen.batch_size, chosen.augment, chosen.mixed]
+    what = [
+        line.finishing.digest,
+        line.config.seed,
+        chosen.batch_size,
+        chosen.augment,
+        chosen.mixed,
+        chosen.mirrored,
+    ]
     what += [hashlib.sha256(content).hexdigest() for content in _colleagues(line)]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return train.Lessons(line.run / LESSONS / name)
+    return train.Lessons(line.run / LESSONS / name, mirrored=chosen.mirrored)
 
 
 def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
@@ -147,7 +155,7 @@ def kept_epochs(line: Line, epochs: float, pieces: int) -> int:
     """
     chosen = settings(line, 1.0)
     distinct = min(epochs, chosen.distinct_epochs or math.inf)
-    once = pieces < 2 and distinct >= epochs
+    once = pieces < 2 and distinct >= epochs and not chosen.mirrored
     if once or not train.criterion(line.graph, line.data, chosen).needs_teacher:
         return 0
     shapes = [line.graph.tensors[name].shape for name in line.graph.outputs]

@@ -78,8 +78,11 @@ def _fitted(
     each = [count / rate["samples_per_second"] for rate in rates]  # seconds of one epoch
     asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
     known = finetuning.lessons(line).known()
-    told = float(np.mean(asking)) / at_a_time
-    distinct = finetuning.settings(line, 1.0).distinct_epochs or math.inf
+    chosen = finetuning.settings(line, 1.0)
+    told = (
+        float(np.mean(asking)) / at_a_time / (2 if chosen.mirrored else 1)
+    )  # epochs that have the same answers
+    distinct = chosen.distinct_epochs or math.inf
     epochs = fitting_epochs(each, at_a_time, left, most, asking=told, known=known, distinct=distinct)
     if not finetuning.kept_epochs(line, max(epochs), len(rates)):
         each = [own + teacher for own, teacher in zip(each, asking, strict=True)]

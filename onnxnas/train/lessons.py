@@ -25,17 +25,18 @@ from onnxnas.errors import RunError
 from onnxnas.train.checkpoint import write_atomic
 from onnxnas.train.precision import in_bf16
 from onnxnas.train.settings import TrainSettings
-from onnxnas.train.teacher import Teacher
+from onnxnas.train.teacher import Mirrored, Teacher
 
 
 class Lessons:
     """The teacher's outputs by epoch, in files of `directory`, or in memory only when that is None.
 
-    One epoch is held in memory at a time.
+    One epoch is held in memory at a time. Where epochs are `mirrored` (`TrainSettings`) two have the same answers.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, mirrored: bool = False) -> None:
         self.directory = directory
+        self.mirrored = mirrored
         self._epoch: int | None = None
         self._held: tuple[Tensor, ...] = ()
 
@@ -44,9 +45,10 @@ class Lessons:
 
         Raises RunError when the epoch's file is damaged.
         """
-        if epoch != self._epoch:
-            self._held = self._read(epoch)
-            self._epoch = epoch
+        first = self._first(epoch)
+        if first != self._epoch:
+            self._held = self._read(first)
+            self._epoch = first
         if not self._held or span.stop > self._held[0].shape[0]:
             return None
         return tuple(output[span] for output in self._held)
@@ -76,7 +78,12 @@ class Lessons:
         epoch: int,
         batches: int | None = None,
     ) -> float:
-        """Ask the teacher about an epoch, or its first `batches`; samples per second, the first batch not counted."""
+        """Ask the teacher about an epoch, or its first `batches`; samples per second, the first batch not counted.
+
+        Where epochs are mirrored it is asked about both of the pair.
+        """
+        if settings.mirrored:
+            teacher = Mirrored(teacher, data)
         teacher.bf16 = in_bf16(settings, teacher.device)
         source = TorchBatches(data.train, data, device=teacher.device, channels_last=teacher.channels_last)
         size = settings.batch_size
@@ -88,6 +95,7 @@ class Lessons:
             epoch=epoch,
             augment=settings.augment,
             mixed=settings.mixed,
+            mirrored=settings.mirrored,
             drop_last=data.train.n >= size,
             limit=None if batches is None else batches * size,
         ):
@@ -98,15 +106,22 @@ class Lessons:
             else:
                 counted += told[-1][0].shape[0]
         rate = counted / max(time.perf_counter() - began, 1e-9)
-        self._epoch, self._held = epoch, tuple(torch.cat(parts) for parts in zip(*told, strict=True))
+        self._epoch, self._held = (
+            self._first(epoch),
+            tuple(torch.cat(parts) for parts in zip(*told, strict=True)),
+        )
         if self.directory is not None:
             content = {str(i): output.contiguous() for i, output in enumerate(self._held)}
             write_atomic(self._path(epoch), safe_torch.save(content))
         return rate
 
+    def _first(self, epoch: int) -> int:
+        """The epoch that has the same answers and comes first."""
+        return epoch - epoch % 2 if self.mirrored else epoch
+
     def _path(self, epoch: int) -> Path:
         assert self.directory is not None
-        return self.directory / f"epoch-{epoch:04d}.safetensors"
+        return self.directory / f"epoch-{self._first(epoch):04d}.safetensors"
 
     def _read(self, epoch: int) -> tuple[Tensor, ...]:
         if not self.has(epoch):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from onnxnas.data import DataSet, Metric, metric_of
 from onnxnas.data.torch_batches import TorchBatches, part_of
-from onnxnas.errors import CheckFailed, ConfigError, DataError, Interrupted
+from onnxnas.errors import CheckFailed, DataError, Interrupted
 from onnxnas.space import SearchSpace
 from onnxnas.supernet import SuperNetwork
 from onnxnas.train.evaluate import Judge, original
@@ -31,12 +31,13 @@ from onnxnas.train.group import Group
 from onnxnas.train.lessons import Lessons
 from onnxnas.train.losses import Outputs, criterion, detached
 from onnxnas.train.optimizer import MovingAverage, learning_rate, make_optimizer, settled
+from onnxnas.train.pictures import check_pictures
 from onnxnas.train.precision import in_bf16
 from onnxnas.train.record import Event, Progress, Record, TrainResult, finite
 from onnxnas.train.sampling import SizedSampler
 from onnxnas.train.settings import TrainSettings
 from onnxnas.train.strategies import Sampler, first_is_maximal, get_strategy
-from onnxnas.train.teacher import Teacher
+from onnxnas.train.teacher import Mirrored, Teacher
 from onnxnas.types import Subnet
 
 _PATIENCE = 20
@@ -71,7 +72,8 @@ def train(
         RunError: the checkpoint is damaged or belongs to another model, data set, seed or settings.
         Interrupted: `should_stop` said so; a checkpoint has been written.
         CheckFailed: the loss was not a number for 20 steps on end.
-        ConfigError: unknown strategy, loss or optimizer; pictures to be mixed where there are none or no teacher.
+        ConfigError: unknown strategy, loss or optimizer; pictures to be mixed where there are none or no teacher, or
+            to be mirrored where that changes what is asked of them.
         DataError: the training split is empty.
         EnvironmentProblem: another process of the group is gone.
     """
@@ -130,6 +132,7 @@ class _Run:
             self.sampler = SizedSampler(space, settings.smallest)
         self.strategy = get_strategy(settings.strategy, self.sampler, settings.random_subnets)
         self.criterion = criterion(space.graph, data, settings)
+        check_pictures(settings, data, space.graph, self.criterion)
         self.optimizer = make_optimizer(net, settings)
         self.weights = net.named_weights()
         self.average = None if settings.ema is None else MovingAverage(self.weights, settings.ema)
@@ -143,12 +146,6 @@ class _Run:
         self.teacher = teacher
         if teacher is None and self.criterion.needs_teacher:
             self.teacher = original(net)
-        if settings.mixed > 0 and not (self.criterion.needs_teacher and self.batches.pictures):
-            raise ConfigError(
-                f"mixed is {settings.mixed:g}: mixed pictures need pictures, and a teacher that says what they are; "
-                f"got inputs {sorted(data.train.x)} and distillation {self.criterion.weight:g}. Set mixed to 0, or "
-                "distillation above it"
-            )
         self.metric = metric or metric_of(data)
         self.judge: Judge | None = None
         self.at = Progress()
@@ -209,6 +206,7 @@ class _Run:
                 start=first,
                 augment=settings.augment,
                 mixed=settings.mixed,
+                mirrored=settings.mirrored,
                 drop_last=self.whole,
                 part=(self.group.size, self.group.rank),
             ):
@@ -289,8 +287,9 @@ class _Run:
             if known is not None:
                 taught = tuple(output[place].to(self.net.device) for output in known)
             elif self.teacher is not None and self.criterion.needs_teacher:
+                asked = Mirrored(self.teacher, self.data) if self.settings.mirrored else self.teacher
                 with torch.no_grad():
-                    taught = self.teacher(inputs)
+                    taught = asked(inputs)
             share = (place.stop - place.start) / self.batch
             parts.append(_Part(inputs, None if y is None else y[place], taught, share))
         return parts

@@ -72,6 +72,11 @@ class TrainSettings(BaseModel):
         description="share of the batches in which each picture has a patch of another (CutMix); what they are, the "
         "teacher alone says",
     )
+    mirrored: bool = Field(
+        False,
+        description="epochs come in pairs, the second one of the mirror images of the first, and of both the teacher "
+        "says the mean of what it says of either; for classes of pictures that are flipped",
+    )
     distinct_epochs: int | None = Field(
         None,
         ge=1,

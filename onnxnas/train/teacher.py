@@ -1,4 +1,4 @@
-"""Whom a network learns from: another one, or several together."""
+"""Whom a network learns from: another one, several together, or one that looks twice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from onnxnas.data import DataSet
 from onnxnas.graph import Graph
 from onnxnas.supernet import FixedSpace, SuperNetwork
 
@@ -68,3 +69,39 @@ class Ensemble:
     def __call__(self, inputs: dict[str, Tensor], /) -> tuple[Tensor, ...]:
         answers = [member(inputs) for member in self.members]
         return tuple(torch.stack(outputs).mean(0) for outputs in zip(*answers, strict=True))
+
+
+class Mirrored:
+    """A teacher that looks at every picture and at its mirror image, and says the mean of both answers.
+
+    Of class scores: [n, k]. Both images have the same answer then, which is better than that to either where a flip
+    does not change what a picture is (Krizhevsky et al. 2012, section 4.1, average so when they test).
+    """
+
+    def __init__(self, teacher: Teacher, data: DataSet) -> None:
+        self.teacher = teacher
+        self.channels_last = teacher.channels_last
+        self._pictures = set(data.images)
+        self._across = -2 if data.normalise.model_layout == "nhwc" else -1
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the teacher computes in bfloat16."""
+        return self.teacher.bf16
+
+    @bf16.setter
+    def bf16(self, value: bool) -> None:
+        self.teacher.bf16 = value
+
+    @property
+    def device(self) -> torch.device:
+        """Where the teacher is."""
+        return self.teacher.device
+
+    def __call__(self, inputs: dict[str, Tensor], /) -> tuple[Tensor, ...]:
+        other = {
+            name: x.flip(self._across) if name in self._pictures and x.dim() == 4 else x
+            for name, x in inputs.items()
+        }
+        answers = zip(self.teacher(inputs), self.teacher(other), strict=True)
+        return tuple((one + two) / 2 for one, two in answers)

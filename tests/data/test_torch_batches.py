@@ -103,6 +103,22 @@ def test_an_epoch_has_every_sample_once(tmp_path: Path) -> None:
     assert len([1 for _ in store.epoch(10, limit=35)]) == store.count(10, limit=35) == 3
 
 
+@pytest.mark.parametrize("mixed", [0.0, 0.5])
+def test_mirrored_epochs_come_in_pairs(tmp_path: Path, mixed: float) -> None:
+    """The second has the first's pictures the other way round, crops and patches too; the third is another."""
+    dataset = make(tmp_path, n=320)
+    store = TorchBatches(dataset.train, dataset)
+    found = [list(store.epoch(16, seed=4, epoch=epoch, mixed=mixed, mirrored=True)) for epoch in (2, 3, 4)]
+    for (x, y), (other, labels) in zip(found[0], found[1], strict=True):
+        assert torch.equal(x["x"], other["x"].flip(3))
+        assert (y is None and labels is None) or torch.equal(y, labels)  # type: ignore[arg-type]
+    assert not torch.equal(found[1][0][0]["x"], found[2][0][0]["x"])
+    assert any(y is None for _, y in found[0]) == (mixed > 0)
+    parts = [list(store.epoch(16, seed=4, epoch=3, mixed=mixed, mirrored=True, part=(2, k))) for k in (0, 1)]
+    for (whole, _), (one, _), (two, _) in zip(found[1], *parts, strict=True):
+        assert torch.equal(whole["x"], torch.cat([one["x"], two["x"]]))
+
+
 def test_flip_alone_does_not_move(tmp_path: Path) -> None:
     dataset = make(tmp_path, augment="[flip]")
     store = TorchBatches(dataset.train, dataset)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from onnxnas import graph
-from onnxnas.errors import RunError
+from onnxnas.data.torch_batches import TorchBatches
+from onnxnas.errors import ConfigError, RunError
 from onnxnas.supernet import FixedSpace, SuperNetwork
 from onnxnas.testing import graphs
 from onnxnas.train import Lessons, finetune, teacher_of, train
@@ -98,3 +100,55 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "epoch-0000.safetensors").write_bytes(b"cut off")
     with pytest.raises(RunError, match=r"epoch-0000\.safetensors: not readable"):
         Lessons(tmp_path).of(0, slice(0, 32))
+
+
+def test_mirrored_epochs_share_answers(tmp_path: Path) -> None:
+    """Trained by kept answers as by a teacher that is asked; one file for two epochs."""
+    chosen = tiny.settings(distillation=0.9, strategy="fixed", mirrored=True)
+    lessons = Lessons(tmp_path, mirrored=True)
+    source = graph.load(graphs.NETWORKS["resnet"]())
+    lessons.teach(teacher_of(source), tiny.data(), chosen, seed=3, epoch=0)
+    assert lessons.known() == 2
+    lessons.teach(teacher_of(source), tiny.data(), chosen, seed=3, epoch=2)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [
+        "epoch-0000.safetensors",
+        "epoch-0002.safetensors",
+    ]
+    alone, told = network(), network()
+    train(alone, tiny.data(), chosen, directory=None, teacher=teacher_of(source), seed=3)
+    train(told, tiny.data(), chosen, directory=None, teacher=_Silent(), lessons=lessons, seed=3)  # type: ignore[arg-type]
+    for name, value in alone.weights().items():
+        np.testing.assert_allclose(told.weights()[name], value, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_answers_of_mirrored_epochs_by_onnx_runtime() -> None:
+    """The mean of what the original's file says of a batch and of the batch flipped by hand."""
+    chosen, data = tiny.settings(mirrored=True), tiny.data()
+    model = graphs.NETWORKS["resnet"]()
+    lessons = Lessons(mirrored=True)
+    lessons.teach(teacher_of(graph.load(model)), data, chosen, seed=3, epoch=1)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    batches = TorchBatches(data.train, data)
+    for epoch in (0, 1):
+        for index, (x, _) in enumerate(batches.epoch(chosen.batch_size, seed=3, epoch=epoch, mirrored=True)):
+            (name, pictures), *rest = x.items()
+            assert not rest
+            both = [pictures.numpy(), np.ascontiguousarray(pictures.numpy()[..., ::-1])]
+            expected = sum(session.run(None, {name: one})[0] for one in both) / 2
+            place = slice(index * chosen.batch_size, (index + 1) * chosen.batch_size)
+            found = lessons.of(epoch, place)
+            assert found is not None
+            np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("resnet", {"augment": False}, "expected pictures that are flipped"),
+        ("unet", {"distillation": 0.5}, "expected outputs \\[n, k\\]"),
+    ],
+)
+def test_what_cannot_be_mirrored_is_refused(name: str, changes: dict[str, object], message: str) -> None:
+    net = SuperNetwork(FixedSpace(graph.load(graphs.NETWORKS[name]())))
+    with pytest.raises(ConfigError, match=message):
+        train(net, tiny.data(), tiny.settings(mirrored=True, **changes), directory=None, seed=0)
