@@ -35,6 +35,12 @@ StageBudget = Annotated[
         "--time-budget", help="For this stage, for example 2h.", show_default="its share of the run's"
     ),
 ]
+SearchFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="A YAML file with `search`, `objectives` or `limits`, which the run has from now on."
+    ),
+]
 StageFile = Annotated[
     Path | None,
     typer.Option("--config", help="A YAML file with a section `finalise`, for this run from now on."),
@@ -154,6 +160,9 @@ def train(
 
 def search(
     run: Run,
+    objective: Objectives = None,
+    limit: Limits = None,
+    config: SearchFile = None,
     redo: Redo = False,
     join: Join = False,
     as_json: AsJson = False,
@@ -161,14 +170,25 @@ def search(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Search sub-networks with the trained super-network of a run; uses the run's configuration and seed.
+    """Search sub-networks with the trained super-network of a run; uses the run's seed, and its configuration but for
+    what is said here.
 
-    Example: onnxnas search runs/r20
+    Example: onnxnas search runs/r20 --objective macs --limit macs=20000000 --redo
     """
-    if not join:
-        _continue(run, "search", redo, as_json)
-        return
+    from onnxnas.pipeline import config as configuration
     from onnxnas.pipeline import memory, runner
+
+    said = {"objectives": objective or None, "limits": limits(limit) or None}
+    changes = {key: value for key, value in said.items() if value is not None}
+    if config is not None:
+        changes = {**configuration.section(config, "search", ("objectives", "limits")), **changes}
+    if not join:
+        _continue(run, "search", redo, as_json, changes)
+        return
+    if changes:
+        raise ConfigError(
+            "--join helps a search as it is: give no objectives, limits or configuration with it"
+        )
 
     memory.keep_freed()
     if redo:
@@ -201,7 +221,7 @@ def finalise(
     from onnxnas.pipeline import memory, runner
 
     memory.keep_freed()
-    changes = {} if config is None else configuration.section(config, "finalise")
+    changes = {} if config is None else configuration.section(config, "finalise")["finalise"]
     if time_budget is not None:
         changes["max_seconds"] = time_budget
     with output.reporter() as watching:
@@ -283,12 +303,14 @@ def _begin(
     _show(body, Path(resolved.output), as_json)
 
 
-def _continue(run: Path, stage: str | None, redo: bool, as_json: bool) -> None:
+def _continue(
+    run: Path, stage: str | None, redo: bool, as_json: bool, changes: dict[str, Any] | None = None
+) -> None:
     from onnxnas.pipeline import memory, runner
 
     memory.keep_freed()
     with output.reporter() as watching:
-        body = runner.proceed(run, watching, stage=stage, redo=redo)
+        body = runner.proceed(run, watching, stage=stage, redo=redo, changes=changes)
     _show(body, run, as_json)
 
 

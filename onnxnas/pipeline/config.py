@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -314,15 +314,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in body.items()}
 
 
-def section(path: Path, name: str) -> dict[str, Any]:
-    """The one section of a YAML file that has no other. Raises ConfigError."""
+def section(path: Path, name: str, beside: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file has that says nothing but one section, and perhaps the keys `beside` it.
+
+    The section is there even if the file leaves it out. Raises ConfigError.
+    """
     body = read_yaml(path)
-    if others := sorted(body.keys() - {name}):
-        raise ConfigError(f"{path}: got {', '.join(others)}, expected a section '{name}' and nothing else")
+    if others := sorted(body.keys() - {name, *beside}):
+        and_these = "".join(f", {key}" for key in beside)
+        raise ConfigError(
+            f"{path}: got {', '.join(others)}, expected a section '{name}'{and_these} and nothing else"
+        )
     found = body.get(name) or {}
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: '{name}' is a {type(found).__name__}, expected keys and values")
-    return dict(found)
+    return {**body, name: dict(found)}
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,17 +75,30 @@ def proceed(
     *,
     stage: str | None = None,
     redo: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Continue the run at `path`: all stages, or those up to `stage`. `redo` runs `stage` again from its inputs.
 
-    Raises as `begin` does.
+    `changes` are settings, by section, that the run has from now on: those that say what is searched and how, not
+    those that its super-network was trained by.
+
+    Raises as `begin` does; RunError for changes of a search that has begun, unless it is to be done again.
     """
     run, others = _found(path)
     if others is not None:
         return others
+    config = configuration.load(run / "config.yaml")
+    if changes:
+        body = configuration.merge(config.model_dump(mode="json"), changes)
+        config = configuration.validate(body, f"search of {run.path}")
+        objectives(config.objectives, "")
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)
+        if changes:
+            if run.plan("search") is not None or run.marker("search") is not None:
+                raise RunError(f"{run.path}: the search has begun; add --redo to search again in another way")
+            configuration.save(config, run / "config.yaml")
         return _work(Line.at(run.path, reporter), stage)
 
 
