@@ -167,21 +167,21 @@ class PredictedSearch:
             inner.tell(list(genotypes), np.array(rows))
 
     def _evolved(self, models: Sequence[Fitted]) -> tuple[list[Genotype], Rows]:
-        """New candidates of a long evolution on predictions, with these."""
+        """New candidates of long evolutions on predictions, with these: within the limits, and within every point's."""
         settings = self._settings.model_copy(update={"population": INNER_POPULATION})
-        inner = nsga2(self._problem, settings, np.random.default_rng(self._rng.integers(2**63)))
-        self._inform(inner)
-        found: list[Genotype] = []
-        rows: list[Rows] = []
-        for _ in range(GLANCED_GENERATIONS if self._features.costly else INNER_GENERATIONS):
-            batch = inner.ask(INNER_POPULATION)
-            if not batch:
-                break
-            predicted = _predictions(models, self._features.of(batch))
-            inner.tell(batch, predicted)
-            found += batch
-            rows.append(predicted)
-        return found, np.concatenate(rows) if rows else np.empty((0, len(models)))
+        found: dict[str, tuple[Genotype, Rows]] = {}
+        for problem in (self._problem, *(self._problem.limited(point) for point in self._aims)):
+            inner = nsga2(problem, settings, np.random.default_rng(self._rng.integers(2**63)))
+            self._inform(inner)
+            for _ in range(GLANCED_GENERATIONS if self._features.costly else INNER_GENERATIONS):
+                batch = inner.ask(INNER_POPULATION)
+                if not batch:
+                    break
+                predicted = _predictions(models, self._features.of(batch))
+                inner.tell(batch, predicted)
+                found |= {problem.key(g): (g, row) for g, row in zip(batch, predicted, strict=True)}
+        rows = np.array([row for _, row in found.values()]).reshape(len(found), len(models))
+        return [genotype for genotype, _ in found.values()], rows
 
     def _picked(self, predicted: Rows, measured: Rows, times: int = 1) -> list[int]:
         """A round's candidates, or so many times as many.
@@ -197,14 +197,14 @@ class PredictedSearch:
             count = min(max(LEAST, int(non_dominated(predicted[places]).sum())), 2 * INNER_POPULATION)
         count *= times
         frame = Frame.around(np.concatenate([base, predicted[places]]))
-        aimed = self._aimed(predicted[places], count // 2)
-        base = np.concatenate([base, predicted[places[aimed]]])
+        aimed = self._aimed(predicted, count // 2)
+        base = np.concatenate([base, predicted[aimed]])
         rest = places[best_layers(predicted[places], 4 * count)]
         wide = most_volume(predicted[rest], count - len(aimed), frame, base)
-        return list(dict.fromkeys(int(i) for i in [*places[aimed], *rest[wide]]))
+        return list(dict.fromkeys(int(i) for i in [*aimed, *rest[wide]]))
 
     def _aimed(self, rows: Rows, most: int) -> list[int]:
-        """Up to `most` of the rows, for every reference point as many."""
+        """Up to `most` of the rows, for every reference point as many, whatever the limits are."""
         each = -(-most // max(1, len(self._aims)))
         chosen = [i for point in self._aims for i in nearest(rows, point, each)]
         return list(dict.fromkeys(chosen))[:most]

@@ -8,8 +8,9 @@ value; two genotypes with the same effective sub-network are the same candidate.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -98,6 +99,15 @@ class Problem:
         self.ordered: NDArray[np.bool_] = np.array([k in ("width", "kernel") for k in self.kinds], dtype=bool)
         self.signs = np.array([-1.0 if o.maximise else 1.0 for o in self.objectives])
         self._known: dict[bytes, tuple[Subnet, str]] = {}
+
+    def limited(self, point: NDArray[np.float64]) -> Problem:
+        """The same with other limits: those of a point (m,), minimised, and none where it is NaN."""
+        other = copy.copy(self)
+        limits = [None if np.isnan(x) else float(x) for x in self.signs * point]
+        other.objectives = tuple(
+            replace(o, limit=limit) for o, limit in zip(self.objectives, limits, strict=True)
+        )
+        return other
 
     def encode(self, subnet: Subnet) -> Genotype:
         """The genotype (d,) of a sub-network."""
