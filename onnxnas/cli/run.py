@@ -38,7 +38,8 @@ StageBudget = Annotated[
 SearchFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="A YAML file with `search`, `objectives` or `limits`, which the run has from now on."
+        "--config",
+        help="A YAML file with `search`, `objectives`, `limits` or `max_drop`, for this run from now on.",
     ),
 ]
 StageFile = Annotated[
@@ -181,7 +182,7 @@ def search(
     said = {"objectives": objective or None, "limits": limits(limit) or None}
     changes = {key: value for key, value in said.items() if value is not None}
     if config is not None:
-        changes = {**configuration.section(config, "search", ("objectives", "limits")), **changes}
+        changes = {**configuration.section(config, "search", ("objectives", "limits", "max_drop")), **changes}
     if not join:
         _continue(run, "search", redo, as_json, changes)
         return

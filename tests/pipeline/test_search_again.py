@@ -59,7 +59,7 @@ def test_what_cannot_be_changed(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert "--join helps a search as it is" in said("--join", "--limit", "macs=1000")
     changes = tmp_path / "again.yaml"
     changes.write_text("search: {max_trials: 5}\ntrain: {epochs: 3}\n")
-    assert "got train, expected a section 'search', objectives, limits" in said(
+    assert "got train, expected a section 'search', objectives, limits, max_drop" in said(
         "--redo", "--config", str(changes)
     )
     assert "frames" in said("--redo", "--objective", "frames")
