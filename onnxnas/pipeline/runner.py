@@ -87,15 +87,13 @@ def proceed(
     run, others = _found(path)
     if others is not None:
         return others
-    config = configuration.load(run / "config.yaml")
-    if changes:
-        body = configuration.merge(config.model_dump(mode="json"), changes)
-        config = configuration.validate(body, f"search of {run.path}")
+    config = _changed(run, changes, "search") if changes else None
+    if config is not None:
         objectives(config.objectives, "")
     with _interruptible(run), run.locked():
         if redo and stage is not None:
             run.forget(stage)
-        if changes:
+        if config is not None:
             if run.plan("search") is not None or run.marker("search") is not None:
                 raise RunError(f"{run.path}: the search has begun; add --redo to search again in another way")
             configuration.save(config, run / "config.yaml")
@@ -127,9 +125,7 @@ def finish(
     run, others = _found(path)
     if others is not None:
         return others
-    config = configuration.load(run / "config.yaml")
-    body = configuration.merge(config.model_dump(mode="json"), {"finalise": dict(changes or {})})
-    config = configuration.validate(body, f"finalise of {run.path}")
+    config = _changed(run, {"finalise": dict(changes or {})}, "finalise")
     line = Line(run, config, reporter or Silent())
     if config.finalise.samples == "all":
         line.data.spare_validation()  # before anything is forgotten
@@ -156,6 +152,12 @@ def join(path: str | Path, reporter: Reporter | None = None) -> dict[str, Any]:
     run.require()
     with _interruptible(run):
         return {"schema": 1, "run": str(run.path), **search.join(Line.at(run.path, reporter))}
+
+
+def _changed(run: RunDirectory, changes: Mapping[str, Any], stage: str) -> Config:
+    """The run's configuration with changes, by section, for a stage. Raises ConfigError; nothing is written."""
+    body = configuration.load(run / "config.yaml").model_dump(mode="json")
+    return configuration.validate(configuration.merge(body, changes), f"{stage} of {run.path}")
 
 
 def _found(path: str | Path) -> tuple[RunDirectory, dict[str, Any] | None]:

@@ -79,9 +79,8 @@ def _fitted(
     asking = [count / (rate["teacher_samples_per_second"] or np.inf) for rate in rates]
     known = finetuning.lessons(line).known()
     chosen = finetuning.settings(line, 1.0)
-    told = (
-        float(np.mean(asking)) / at_a_time / (2 if chosen.mirrored else 1)
-    )  # epochs that have the same answers
+    sharing = 2 if chosen.mirrored else 1  # epochs that have the same answers
+    told = float(np.mean(asking)) / at_a_time / sharing
     distinct = chosen.distinct_epochs or math.inf
     epochs = fitting_epochs(each, at_a_time, left, most, asking=told, known=known, distinct=distinct)
     if not finetuning.kept_epochs(line, max(epochs), len(rates)):

@@ -106,10 +106,8 @@ class Lessons:
             else:
                 counted += told[-1][0].shape[0]
         rate = counted / max(time.perf_counter() - began, 1e-9)
-        self._epoch, self._held = (
-            self._first(epoch),
-            tuple(torch.cat(parts) for parts in zip(*told, strict=True)),
-        )
+        self._epoch = self._first(epoch)
+        self._held = tuple(torch.cat(parts) for parts in zip(*told, strict=True))
         if self.directory is not None:
             content = {str(i): output.contiguous() for i, output in enumerate(self._held)}
             write_atomic(self._path(epoch), safe_torch.save(content))
